@@ -1,0 +1,1 @@
+//! The SDK: connect to rmmt, loan a block, publish it, receive it, drop it.

@@ -1,0 +1,1 @@
+//! A master that accepts connections and passes the sockets to worker processes.

@@ -1,0 +1,1 @@
+//! File descriptors that travel over Unix sockets (SCM_RIGHTS), owned at both ends.

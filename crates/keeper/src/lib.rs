@@ -1,0 +1,1 @@
+//! A small parent process that holds descriptors for a daemon and restarts it.

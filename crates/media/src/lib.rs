@@ -1,0 +1,1 @@
+//! Decoding straight into pool blocks (FFmpeg) and JPEG encoding (libjpeg-turbo).

@@ -1,0 +1,1 @@
+//! Encodes a watched stream once per frame, into pool blocks.

@@ -1,0 +1,1 @@
+//! The memory daemon: creates the pool, admits processes, notices their death, takes back what they held.

@@ -1,0 +1,1 @@
+//! Framed JSON requests and answers over any stream.

@@ -1,0 +1,1 @@
+//! What every AITS service does around its work: logging, signals, reconnecting.

@@ -1,0 +1,1 @@
+//! Pure traffic logic: detections to tracks to counts and speeds.

@@ -1,0 +1,1 @@
+//! Video access: opens streams, decodes them into blocks, publishes the frames.

@@ -1,0 +1,1 @@
+//! The algorithms: reads frames in place, detects, tracks, judges.

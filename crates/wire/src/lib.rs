@@ -1,0 +1,1 @@
+//! Codecs of everything that crosses a socket: no I/O, no clock.

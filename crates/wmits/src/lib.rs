@@ -1,0 +1,1 @@
+//! The orchestrator: takes tasks, keeps them, and routes frames to the algorithms.
