@@ -1,0 +1,179 @@
+//! One error type per operation; every variant is something a caller can act on.
+
+use crate::Block;
+
+/// Why attaching to the daemon failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The address is not `un://PATH`.
+    #[error("`{uri}` is no address of the memory daemon: write un://PATH")]
+    BadUri {
+        /// What was given.
+        uri: String,
+    },
+    /// Nobody listens there, and nobody came within the timeout.
+    #[error("no memory daemon answers at {uri}: {source}; start one with `baton rmmt --listen {uri}`")]
+    Unreachable {
+        /// Where we tried.
+        uri: String,
+        /// What the last try gave.
+        source: std::io::Error,
+    },
+    /// The daemon said no.
+    #[error("the memory daemon at {uri} refused: {message} (code {code})")]
+    Refused {
+        /// Where we tried.
+        uri: String,
+        /// Stable code of the refusal, see `baton_wire::attach::ErrorCode`.
+        code: String,
+        /// The daemon's sentence.
+        message: String,
+    },
+    /// What answered does not speak our protocol, or another version of it.
+    #[error("what listens at {uri} is not this version's memory daemon: {detail}")]
+    Protocol {
+        /// Where we tried.
+        uri: String,
+        /// What was wrong with the answer.
+        detail: String,
+    },
+    /// The pool could not be mapped here.
+    #[error("the pool of {uri} cannot be mapped: {detail}")]
+    Map {
+        /// Where we tried.
+        uri: String,
+        /// What the kernel or the pool said.
+        detail: String,
+    },
+}
+
+/// Why there is no block.
+#[derive(Debug, thiserror::Error)]
+pub enum AllocError {
+    /// All blocks that could serve are in use.
+    #[error(
+        "no free block of {len} bytes: {bytes_in_use} of {bytes_total} bytes are in use; drop blocks sooner, or start rmmt with a larger --size (`baton ls` shows who holds what)"
+    )]
+    Exhausted {
+        /// Bytes asked for.
+        len: usize,
+        /// Bytes of blocks in use, whole pool.
+        bytes_in_use: u64,
+        /// Bytes of the pool.
+        bytes_total: u64,
+    },
+    /// No block is ever that large.
+    #[error(
+        "{len} bytes asked, the largest block of this pool has {max}; start rmmt with a larger --max-block"
+    )]
+    TooLarge {
+        /// Bytes asked for.
+        len: usize,
+        /// Largest possible.
+        max: usize,
+    },
+    /// This member attached read-only.
+    #[error("this process attached read-only: connect without `read_only()` to allocate")]
+    ReadOnly,
+    /// The daemon has reaped this endpoint or closed the pool: attach again.
+    #[error("this process is no member of the pool any more: connect again")]
+    Detached,
+}
+
+/// Why an inbox cannot be opened by name.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Nobody receives under that name now.
+    #[error("nobody receives at inbox `{inbox}` now; `baton ls` lists who does")]
+    NotFound {
+        /// The name asked for.
+        inbox: String,
+    },
+    /// The daemon is away; it will be tried again at the next call.
+    #[error("the memory daemon cannot be asked for inbox `{inbox}`: {source}")]
+    Disconnected {
+        /// The name asked for.
+        inbox: String,
+        /// What failed.
+        source: std::io::Error,
+    },
+    /// The daemon said no, for another reason than "not found".
+    #[error("the memory daemon refused to open inbox `{inbox}`: {message} (code {code})")]
+    Refused {
+        /// The name asked for.
+        inbox: String,
+        /// Stable code of the refusal.
+        code: String,
+        /// The daemon's sentence.
+        message: String,
+    },
+}
+
+/// Why a question to the daemon stayed unanswered.
+#[derive(Debug, thiserror::Error)]
+pub enum QueryError {
+    /// The daemon is away; it will be tried again at the next call.
+    #[error("the memory daemon does not answer: {0}")]
+    Disconnected(#[source] std::io::Error),
+    /// The daemon said no.
+    #[error("the memory daemon refused: {message} (code {code})")]
+    Refused {
+        /// Stable code of the refusal.
+        code: String,
+        /// The daemon's sentence.
+        message: String,
+    },
+}
+
+/// Why an inbox gives nothing any more.
+#[derive(Debug, thiserror::Error)]
+pub enum RecvError {
+    /// The daemon closed this endpoint (it was reaped): attach again.
+    #[error("this inbox was closed by the memory daemon: connect again")]
+    Closed,
+    /// The kernel refused to wait.
+    #[error("waiting on the inbox failed: {0}")]
+    Io(#[from] std::io::Error),
+}
+
+/// A block that was not sent: here it is back, with the reason.
+#[derive(thiserror::Error)]
+#[error("the block was not sent to `{inbox}`: {reason}")]
+pub struct SendError {
+    /// The block, still held.
+    pub block: Block,
+    /// Why.
+    pub reason: SendFailure,
+    /// Name of the inbox it should have gone to.
+    pub inbox: String,
+}
+
+impl std::fmt::Debug for SendError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SendError")
+            .field("inbox", &self.inbox)
+            .field("reason", &self.reason)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Reason of a [`SendError`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+#[non_exhaustive]
+pub enum SendFailure {
+    /// Every place in the receiver's inbox is taken: send later, drop, or use `send_newest`.
+    #[error("its inbox is full; send later, drop the block, or use send_newest")]
+    Full,
+    /// The receiver has ended: ask for the inbox again with [`crate::Client::sender`].
+    #[error("its reader has gone; ask for the inbox again")]
+    Gone,
+    /// Eight endpoints hold the block already.
+    #[error("eight endpoints hold this block already; wait until one drops it")]
+    FanOut,
+    /// This process does not hold the block (any more).
+    #[error("this process does not hold the block")]
+    NotHolder,
+    /// The block belongs to another pool than this sender.
+    #[error("the block's handle is stale or belongs to another pool")]
+    Stale,
+}

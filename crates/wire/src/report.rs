@@ -1,0 +1,91 @@
+//! What the memory daemon tells about itself: members, inboxes, the pool, the audit.
+//!
+//! These types are answers of the attached-client protocol ([`crate::attach`]) and at the same time what people get
+//! from `baton ls --json` and `baton audit --json`. Fields are only ever added; a reader ignores what it does not know.
+
+use serde::{Deserialize, Serialize};
+
+/// One inbox that frames can be sent to, as listed by `who_receives`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InboxInfo {
+    /// The registered name, for example `wmits.frames`.
+    pub inbox: String,
+    /// Number of the endpoint that reads it.
+    pub endpoint: u16,
+    /// Process that reads it.
+    pub pid: u32,
+    /// The name that process gave itself when it attached.
+    pub name: String,
+}
+
+/// One process attached to the pool (a process that attached twice appears twice).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// Number of its endpoint; reused after it has gone, with another `incarnation`.
+    pub endpoint: u16,
+    /// How often this endpoint number was used before.
+    pub incarnation: u32,
+    /// Process id.
+    pub pid: u32,
+    /// User id by the kernel's account (SO_PEERCRED), not by the process' own.
+    pub uid: u32,
+    /// The name the process gave itself.
+    pub name: String,
+    /// Name of its inbox, if it registered one.
+    pub inbox: Option<String>,
+    /// True if it maps pixels read-only.
+    pub read_only: bool,
+    /// True while its control connection is open. A living process without one still holds what it holds.
+    pub connected: bool,
+    /// Blocks whose hold word names this endpoint as a holder, queued ones not counted.
+    pub blocks_held: u64,
+    /// Bytes of those blocks (full block size, not the length asked for).
+    pub bytes_held: u64,
+    /// Blocks that wait in its inbox.
+    pub queued: u64,
+}
+
+/// The pool as a whole.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolInfo {
+    /// Bytes of payload memory in all.
+    pub bytes_total: u64,
+    /// Bytes of blocks that somebody holds or that wait in an inbox (full block size).
+    pub bytes_in_use: u64,
+    /// Number of blocks that somebody holds or that wait in an inbox.
+    pub blocks_in_use: u64,
+    /// Largest block that can be asked for, in bytes.
+    pub block_bytes_max: u64,
+    /// One row per size class that has memory bound to it.
+    pub classes: Vec<ClassInfo>,
+    /// Times the daemon itself was restarted with this pool (0: never).
+    pub adoptions: u32,
+}
+
+/// One size class of the pool.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClassInfo {
+    /// Size of its blocks in bytes.
+    pub block_bytes: u64,
+    /// Blocks that have memory now.
+    pub blocks: u64,
+    /// Blocks somebody holds or that wait in an inbox.
+    pub in_use: u64,
+}
+
+/// Result of comparing every block's hold word with the list of members.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditReport {
+    /// True if nothing is wrong.
+    pub ok: bool,
+    /// Blocks looked at.
+    pub blocks: u64,
+    /// Blocks nobody holds.
+    pub free: u64,
+    /// Blocks held by a process.
+    pub held: u64,
+    /// Blocks that wait in an inbox.
+    pub queued: u64,
+    /// One sentence per finding; empty when `ok`.
+    pub problems: Vec<String>,
+}
