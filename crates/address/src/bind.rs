@@ -1,8 +1,8 @@
-//! Binding and connecting, blocking and without a runtime: both happen once per listener or connection.
+//! Binding, blocking and without a runtime: it happens once per listener.
 
 use std::io;
-use std::net::{TcpListener, TcpStream, ToSocketAddrs};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::net::{TcpListener, ToSocketAddrs};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -121,21 +121,6 @@ impl Address {
             _ => BindError::Io { address: self.clone(), source },
         })
     }
-
-    /// Connects, blocking; TCP tries each address that the host's name has, and sets `TCP_NODELAY`.
-    ///
-    /// # Errors
-    /// What the system said to the last attempt.
-    pub fn connect(&self) -> io::Result<OwnedFd> {
-        match self {
-            Address::Tcp { host, port } => {
-                let stream = TcpStream::connect((host.as_str(), *port))?;
-                stream.set_nodelay(true)?;
-                Ok(stream.into())
-            }
-            Address::Unix { path } => Ok(UnixStream::connect(path)?.into()),
-        }
-    }
 }
 
 fn bind_tcp(host: &str, port: u16) -> io::Result<Listener> {
@@ -150,7 +135,8 @@ fn bind_tcp(host: &str, port: u16) -> io::Result<Listener> {
 
 fn bind_unix(path: &Path) -> io::Result<Listener> {
     remove_if_stale(path)?;
-    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    let socket =
+        rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     // Before `bind`, so that the file never exists with a wider mode (Linux gives the file the socket's own mode).
     rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
     rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
@@ -197,7 +183,7 @@ mod tests {
         let (path, address) = unix(&dir);
         let listener = address.bind().unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        address.connect().unwrap();
+        UnixStream::connect(&path).unwrap();
         drop(listener);
         assert!(!path.exists());
     }

@@ -19,6 +19,8 @@
 
 mod bind;
 mod parse;
+mod stream;
 
 pub use bind::{BindError, Listener, Socket, SocketGuard};
 pub use parse::{Address, ParseError};
+pub use stream::{AsyncListener, Stream};

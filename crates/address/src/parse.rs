@@ -87,7 +87,9 @@ mod tests {
 
     #[test]
     fn what_is_printed_parses_to_the_same_address() {
-        for text in ["ip://127.0.0.1:7000", "ip://[::1]:0", "ip://localhost:65535", "un:///tmp/a.sock", "un://rel"] {
+        for text in
+            ["ip://127.0.0.1:7000", "ip://[::1]:0", "ip://localhost:65535", "un:///tmp/a.sock", "un://rel"]
+        {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
         }
     }
@@ -98,8 +100,16 @@ mod tests {
         assert!(message("127.0.0.1:7000").contains("not contain `://`"));
         assert!(message("tcp://127.0.0.1:7000").contains("unrecognized protocol `tcp`"));
         assert!(message("un://").contains("names no path"));
-        for bad in ["ip://", "ip://host", "ip://:1", "ip://h:65536", "ip://h:-1", "ip://h:+1", "ip://::1:5", "ip://[::1:5"]
-        {
+        for bad in [
+            "ip://",
+            "ip://host",
+            "ip://:1",
+            "ip://h:65536",
+            "ip://h:-1",
+            "ip://h:+1",
+            "ip://::1:5",
+            "ip://[::1:5",
+        ] {
             assert!(message(bad).contains("IP address"), "{bad}");
         }
     }
