@@ -1,1 +1,10 @@
-//! Tests of promises that span several crates.
+//! Tests of promises that span several crates, and the harness that they share: a whole system, started as a user
+//! would start it, looked at only through what a user can see (its HTTP door, the pool's report, `/proc`).
+
+#![forbid(unsafe_code)]
+
+mod proc;
+mod system;
+
+pub use proc::{Usage, descendants, is_alive};
+pub use system::{Options, System, cache_dir, program, signal, wait_until};
