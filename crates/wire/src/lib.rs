@@ -2,4 +2,6 @@
 
 #![forbid(unsafe_code)]
 
+pub mod attach;
+pub mod json_frame;
 pub mod report;

@@ -1,0 +1,199 @@
+//! Requests and answers.
+
+use serde::{Deserialize, Serialize};
+
+use super::{DecodeError, EncodeError, ErrorCode, HEADER_LEN, Header, Kind, Name, VERSION};
+use crate::report::{AuditReport, InboxInfo, Member, PoolInfo};
+
+/// What a member may do with the pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Access {
+    /// The payload descriptor is writable.
+    ReadWrite,
+    /// The payload descriptor was opened read-only by the daemon.
+    ReadOnly,
+}
+
+/// What a member asks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Request {
+    /// Become a member. Once per connection.
+    Attach(Attach),
+    /// Be the member again that one was before the daemon restarted.
+    Resume(Resume),
+    /// A way to the inbox of that name.
+    OpenInbox {
+        /// The registered name.
+        inbox: Name,
+    },
+    /// List the inboxes.
+    Inboxes,
+    /// List the members.
+    Members,
+    /// The pool as a whole.
+    Pool,
+    /// Check every block's holders.
+    Audit,
+    /// Leave: nothing of the pool is used by this endpoint any more, its blocks may be taken.
+    Bye,
+}
+
+/// Body of [`Request::Attach`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attach {
+    /// Shown in listings and in the log.
+    pub name: Name,
+    /// Name to register the inbox under.
+    pub inbox: Option<Name>,
+    /// Read-write or read-only.
+    pub access: Access,
+    /// Start time of the process in clock ticks since boot (field 22 of /proc/PID/stat): tells a process from a later
+    /// one with the same pid. Compared with what the daemon reads itself.
+    pub start_time: u64,
+    /// Random number of this attempt. Repeated on a retry: if the daemon died after it had registered the endpoint and
+    /// before the answer arrived, the retry gets that same endpoint and not a second one.
+    pub token: u64,
+}
+
+/// Body of [`Request::Resume`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resume {
+    /// Number of the endpoint.
+    pub endpoint: u16,
+    /// Its incarnation.
+    pub incarnation: u32,
+    /// The token it was attached with.
+    pub token: u64,
+}
+
+/// What the daemon answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Answer {
+    /// To [`Request::Attach`]; comes with [`super::ATTACHED_FDS`] descriptors.
+    Attached(Attached),
+    /// To [`Request::Resume`].
+    Resumed(Resumed),
+    /// To [`Request::OpenInbox`]; comes with [`super::OPENED_FDS`] descriptor.
+    Opened(Opened),
+    /// To [`Request::Inboxes`].
+    Inboxes {
+        /// One row per registered inbox.
+        inboxes: Vec<InboxInfo>,
+    },
+    /// To [`Request::Members`].
+    Members {
+        /// One row per endpoint.
+        members: Vec<Member>,
+    },
+    /// To [`Request::Pool`].
+    Pool(PoolInfo),
+    /// To [`Request::Audit`].
+    Audit(AuditReport),
+    /// To [`Request::Bye`]; the daemon closes the connection after it.
+    Bye,
+    /// A refusal, to any request.
+    Error(Failure),
+}
+
+/// Body of [`Answer::Attached`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attached {
+    /// Number of the new endpoint.
+    pub endpoint: u16,
+    /// How often that number was used before.
+    pub incarnation: u32,
+}
+
+/// Body of [`Answer::Resumed`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resumed {
+    /// Number of the endpoint, as asked.
+    pub endpoint: u16,
+}
+
+/// Body of [`Answer::Opened`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Opened {
+    /// Endpoint that reads this inbox.
+    pub endpoint: u16,
+    /// Its incarnation: a later reader of the same name has another endpoint or incarnation.
+    pub incarnation: u32,
+}
+
+/// Body of [`Answer::Error`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Stable code.
+    pub code: ErrorCode,
+    /// One sentence for a person; may change.
+    pub message: String,
+}
+
+impl Failure {
+    /// A refusal with its sentence.
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+}
+
+impl Request {
+    /// The whole message.
+    ///
+    /// # Errors
+    /// [`EncodeError::TooLong`] cannot happen with names of legal length; it is checked all the same.
+    pub fn encode(&self, serial: u32) -> Result<Vec<u8>, EncodeError> {
+        encode(self, Kind::Request, serial)
+    }
+
+    /// Parses a body whose header was checked.
+    ///
+    /// # Errors
+    /// [`DecodeError::Body`].
+    pub fn decode(body: &[u8]) -> Result<Self, DecodeError> {
+        Ok(serde_json::from_slice(body)?)
+    }
+}
+
+impl Answer {
+    /// The whole message.
+    ///
+    /// # Errors
+    /// [`EncodeError::TooLong`].
+    pub fn encode(&self, serial: u32) -> Result<Vec<u8>, EncodeError> {
+        encode(self, Kind::Answer, serial)
+    }
+
+    /// Parses a body whose header was checked.
+    ///
+    /// # Errors
+    /// [`DecodeError::Body`].
+    pub fn decode(body: &[u8]) -> Result<Self, DecodeError> {
+        Ok(serde_json::from_slice(body)?)
+    }
+
+    /// How many descriptors come with this answer.
+    pub fn fds(&self) -> usize {
+        match self {
+            Self::Attached(_) => super::ATTACHED_FDS,
+            Self::Opened(_) => super::OPENED_FDS,
+            _ => 0,
+        }
+    }
+}
+
+fn encode(message: &impl Serialize, kind: Kind, serial: u32) -> Result<Vec<u8>, EncodeError> {
+    let mut bytes = vec![0; HEADER_LEN];
+    serde_json::to_writer(&mut bytes, message)?;
+    let body_len = bytes.len() - HEADER_LEN;
+    if body_len > kind.body_max() {
+        return Err(EncodeError::TooLong { len: body_len, max: kind.body_max() });
+    }
+    let header = Header { version: VERSION, kind, serial, body_len };
+    bytes[..HEADER_LEN].copy_from_slice(&header.encode());
+    Ok(bytes)
+}
