@@ -1,14 +1,20 @@
 //! What a service is given: its name, its place, its peers, and the order to end.
 
 use std::future::Future;
-use std::path::Path;
+use std::time::{Duration, Instant};
 
 use aits_orders::RunDir;
-use baton_client::{Client, ConnectOptions, Inbox};
-use baton_rpc::{Router, Server};
+use baton_client::{Client, ConnectError, ConnectOptions, Inbox};
+use baton_rpc::{Limits, Router, Server};
 use tokio::sync::watch;
 
 use crate::ServiceError;
+
+/// How long a refused attach is tried again, and how often.
+const REFUSED_PATIENCE: Duration = Duration::from_secs(2);
+const REFUSED_PACE: Duration = Duration::from_millis(20);
+/// How long requests under way may take at shutdown. Long polls are cut off: their callers ask again.
+const DRAIN: Duration = Duration::from_millis(200);
 
 /// What [`run_service`](crate::run_service) hands to the work. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -41,12 +47,25 @@ impl ServiceContext {
         *self.stopped.borrow() || self.stopped.has_changed().is_err()
     }
 
-    /// Joins the pool at `rmmt.sock`; waits for the daemon as long as `options` say. Blocks: call it at the start.
+    /// Joins the pool at `rmmt.sock`; waits for the daemon as long as `options` say. A refusal is tried again too, but
+    /// not for long: the inbox of a predecessor that was killed a moment ago is free as soon as the daemon has reaped it.
+    /// Blocks: call it at the start.
     ///
     /// # Errors
     /// The daemon did not answer in time, or refused.
     pub fn pool(&self, options: ConnectOptions) -> Result<(Client, Inbox), ServiceError> {
-        Ok(Client::connect(&self.run.uri("rmmt"), options)?)
+        let uri = self.run.uri("rmmt");
+        let refused_until = Instant::now() + REFUSED_PATIENCE;
+        loop {
+            match Client::connect(&uri, options.clone()) {
+                Err(ConnectError::Refused { .. })
+                    if Instant::now() < refused_until && !self.is_shutting_down() =>
+                {
+                    std::thread::sleep(REFUSED_PACE);
+                }
+                result => return Ok(result?),
+            }
+        }
     }
 
     /// A client of another service's socket. Connects at the first call, and again after a failure.
@@ -59,27 +78,10 @@ impl ServiceContext {
     /// # Errors
     /// The socket cannot be bound (somebody else listens there), or accepting fails for good.
     pub async fn serve(&self, router: Router) -> Result<(), ServiceError> {
-        let path = self.run.socket(&self.name);
-        remove_if_stale(&path).await?;
-        let server = Server::bind(&self.run.uri(&self.name)).await?;
+        let mut limits = Limits::default();
+        limits.drain = DRAIN;
+        let server = Server::bind(&self.run.uri(&self.name)).await?.with_limits(limits);
         tracing::info!("{} answers at {}", self.name, self.run.uri(&self.name));
-        let result = server.serve(router, self.shutdown()).await;
-        // Gone already if the server tidies up itself.
-        let _maybe_gone = std::fs::remove_file(&path);
-        Ok(result?)
-    }
-}
-
-/// A socket file that nobody listens at is what a killed predecessor left.
-async fn remove_if_stale(path: &Path) -> Result<(), ServiceError> {
-    match tokio::net::UnixStream::connect(path).await {
-        Ok(_) => Err(ServiceError::failed(format!(
-            "somebody already listens at {}; end it or choose another --run directory",
-            path.display()
-        ))),
-        Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
-            Ok(std::fs::remove_file(path)?)
-        }
-        Err(_) => Ok(()), // not there, or something that `bind` will complain about
+        Ok(server.serve(router, self.shutdown()).await?)
     }
 }

@@ -66,6 +66,12 @@ impl fmt::Debug for NotSent {
     }
 }
 
+impl fmt::Debug for NamedSender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NamedSender").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
 impl NamedSender {
     /// A sender for this name. Nothing is looked up yet.
     pub fn new(client: Client, name: impl Into<String>) -> Self {
