@@ -27,7 +27,7 @@
 //! } else {
 //!     let cluster = Cluster::builder().listen("ip://127.0.0.1:8080").workers(4).worker_args(["--worker"]).start().await?;
 //!     println!("listening at {}", cluster.local_uri());
-//!     cluster.run_until(async { let _ = tokio::signal::ctrl_c().await; }).await?;
+//!     cluster.run_until(async { let _ = tokio::signal::ctrl_c().await; }).await;
 //! }
 //! # Ok(()) }
 //! ```

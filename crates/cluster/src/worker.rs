@@ -56,12 +56,12 @@ impl Worker {
     /// # Errors
     /// [`AttachError`].
     pub fn attach() -> Result<Worker, AttachError> {
-        rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(io::Error::from)?;
         let stdin = io::stdin();
         let kind = rustix::net::sockopt::socket_type(stdin.as_fd());
         if kind != Ok(rustix::net::SocketType::SEQPACKET) {
             return Err(AttachError::NotAWorker);
         }
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(io::Error::from)?;
         let channel = stdin.as_fd().try_clone_to_owned()?;
         let null = std::fs::File::open("/dev/null")?;
         rustix::stdio::dup2_stdin(&null).map_err(io::Error::from)?;

@@ -1,0 +1,182 @@
+//! A pingpong server in processes of its own, and a client that speaks in bytes.
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+/// Nothing here takes so long; a test that waits for longer has failed.
+pub const WATCHDOG: Duration = Duration::from_secs(30);
+
+/// The example server. `cargo test` builds it; when one test alone is run, it is built here.
+pub fn pingpong_binary() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let profile = test.parent().and_then(Path::parent).unwrap();
+    let binary = profile.join("examples/pingpong");
+    if !binary.exists() {
+        let built = Command::new(env!("CARGO"))
+            .args(["build", "--example", "pingpong", "--manifest-path"])
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"))
+            .arg("--target-dir")
+            .arg(profile.parent().unwrap())
+            .status();
+        assert!(built.unwrap().success());
+    }
+    binary
+}
+
+/// A running pingpong server; killed, and its workers with it, when dropped.
+pub struct Pingpong {
+    pub child: Child,
+    pub uri: String,
+    _dir: tempfile::TempDir,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub enum Transport {
+    Tcp,
+    Unix,
+}
+
+impl Pingpong {
+    pub fn start(transport: Transport, workers: usize) -> Pingpong {
+        let mut command = Command::new(pingpong_binary());
+        Self::start_with(&mut command, transport, workers)
+    }
+
+    /// Starts what `command` makes of the server's arguments.
+    pub fn start_with(command: &mut Command, transport: Transport, workers: usize) -> Pingpong {
+        let dir = tempfile::tempdir().unwrap();
+        let listen = match transport {
+            Transport::Tcp => "ip://127.0.0.1:0".to_owned(),
+            Transport::Unix => format!("un://{}", dir.path().join("rpc.sock").display()),
+        };
+        let mut child = command
+            .args(["--listen", &listen, "--workers", &workers.to_string()])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let uri = line
+            .trim()
+            .strip_prefix("listening at ")
+            .unwrap_or_else(|| panic!("it said {line:?}"))
+            .to_owned();
+        Pingpong { child, uri, _dir: dir }
+    }
+
+    pub fn connect(&self) -> Raw {
+        Raw::connect(&self.uri)
+    }
+
+    /// One connection to each of `workers` workers, with that worker's pid.
+    pub fn one_per_worker(&self, workers: usize) -> Vec<(Raw, i64)> {
+        (0..workers)
+            .map(|_| {
+                let mut raw = self.connect();
+                let pid = raw.whoami();
+                (raw, pid)
+            })
+            .collect()
+    }
+}
+
+impl Drop for Pingpong {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub trait Socket: Read + Write + Send {
+    fn end_sending(&self);
+}
+
+impl Socket for TcpStream {
+    fn end_sending(&self) {
+        self.shutdown(Shutdown::Write).unwrap();
+    }
+}
+
+impl Socket for UnixStream {
+    fn end_sending(&self) {
+        self.shutdown(Shutdown::Write).unwrap();
+    }
+}
+
+/// A client that sends what it is told and no more.
+pub struct Raw(Box<dyn Socket>);
+
+impl Raw {
+    pub fn connect(uri: &str) -> Raw {
+        if let Some(path) = uri.strip_prefix("un://") {
+            let socket = UnixStream::connect(path).unwrap();
+            socket.set_read_timeout(Some(WATCHDOG)).unwrap();
+            Raw(Box::new(socket))
+        } else {
+            let socket = TcpStream::connect(uri.strip_prefix("ip://").unwrap()).unwrap();
+            socket.set_nodelay(true).unwrap();
+            socket.set_read_timeout(Some(WATCHDOG)).unwrap();
+            Raw(Box::new(socket))
+        }
+    }
+
+    pub fn send(&mut self, bytes: &[u8]) {
+        self.0.write_all(bytes).unwrap();
+    }
+
+    /// Sends what the peer may refuse to read.
+    pub fn try_send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.0.write_all(bytes)
+    }
+
+    pub fn end_sending(&self) {
+        self.0.end_sending();
+    }
+
+    /// The next answer; `None` at the end of the stream.
+    pub fn receive(&mut self) -> Option<Value> {
+        self.receive_text().map(|text| serde_json::from_str(&text).unwrap())
+    }
+
+    /// The next answer's JSON as it was sent.
+    pub fn receive_text(&mut self) -> Option<String> {
+        let mut prefix = [0; 4];
+        let mut have = 0;
+        while have < 4 {
+            match self.0.read(&mut prefix[have..]).unwrap() {
+                0 if have == 0 => return None,
+                0 => panic!("the stream ended inside a frame"),
+                read => have += read,
+            }
+        }
+        let mut body = vec![0; u32::from_le_bytes(prefix) as usize];
+        self.0.read_exact(&mut body).unwrap();
+        Some(String::from_utf8(body).unwrap())
+    }
+
+    pub fn call(&mut self, method: &str, params: Value) -> Value {
+        self.send(&request(method, &params));
+        self.receive().unwrap()
+    }
+
+    pub fn whoami(&mut self) -> i64 {
+        self.call("whoami", Value::Null)["result"].as_i64().unwrap()
+    }
+}
+
+pub fn frame(body: &[u8]) -> Vec<u8> {
+    let mut bytes = u32::try_from(body.len()).unwrap().to_le_bytes().to_vec();
+    bytes.extend_from_slice(body);
+    bytes
+}
+
+pub fn request(method: &str, params: &Value) -> Vec<u8> {
+    frame(json!({ "in": method, "params": params }).to_string().as_bytes())
+}
