@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use crate::error::{Error, at};
-use crate::run::{quiet, show, which};
+use crate::run::{behind_spinner, quiet, which};
 
 /// How to see that something is there.
 enum There {
@@ -75,7 +75,6 @@ pub fn install(with_tests: bool) -> Result<(), Error> {
     if which("apt-get").is_none() {
         return Err(Error::NoApt(list));
     }
-    eprintln!("system packages to install: {list}");
     let root = rustix::process::geteuid().is_root();
     if !root && !succeeds(Command::new("sudo").args(["-n", "true"])) {
         return Err(Error::NotRoot(format!(
@@ -101,10 +100,10 @@ pub fn install(with_tests: bool) -> Result<(), Error> {
         what: list.clone(),
         detail: error.to_string(),
     };
-    show(&mut apt(&["update"])).map_err(unreachable)?;
+    behind_spinner("asking for the list of system packages", &mut apt(&["update"])).map_err(unreachable)?;
     let mut arguments = vec!["install", "-y", "--no-install-recommends"];
     arguments.extend(&missing);
-    show(&mut apt(&arguments)).map_err(unreachable)
+    behind_spinner(&format!("installing system packages: {list}"), &mut apt(&arguments)).map_err(unreachable)
 }
 
 /// Two runs of this program on one machine take turns: an `apt-get update` during an install can break it.

@@ -1,7 +1,11 @@
 //! Running programs: found or not, shown or silent, and what they said when they failed.
 
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::error::Error;
 
@@ -59,4 +63,35 @@ pub fn quiet(command: &mut Command) -> Result<String, Error> {
 pub fn last_lines(text: &str, n: usize) -> String {
     let lines: Vec<&str> = text.trim_end().lines().collect();
     lines[lines.len().saturating_sub(n)..].join("\n")
+}
+
+/// Runs a long and talkative command behind one line that shows what it is at; when it fails, the error carries the end
+/// of what it said. Where there is no terminal, the message alone is printed.
+pub fn behind_spinner(message: &str, command: &mut Command) -> Result<(), Error> {
+    let text = describe(command);
+    let program = command.get_program().to_string_lossy().into_owned();
+    eprintln!("{message}");
+    let (reader, writer) = std::io::pipe().map_err(|source| Error::Io { path: "pipe".into(), source })?;
+    let other = writer.try_clone().map_err(|source| Error::Io { path: "pipe".into(), source })?;
+    let child = command.stdin(Stdio::null()).stdout(writer).stderr(other).spawn();
+    let mut child = child.map_err(|_| Error::NoProgram(program))?;
+    // The command still holds the writing ends; without them the reader sees the end when the child has ended.
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let spinner = ProgressBar::new_spinner();
+    spinner.set_style(
+        ProgressStyle::with_template("{spinner} {elapsed:>4} {wide_msg}").expect("a valid template"),
+    );
+    spinner.enable_steady_tick(Duration::from_millis(120));
+    let mut said = Vec::new();
+    for line in BufReader::new(reader).lines().map_while(Result::ok) {
+        spinner.set_message(line.clone());
+        said.push(line);
+    }
+    spinner.finish_and_clear();
+    let status = child.wait().map_err(|source| Error::Io { path: text.clone().into(), source })?;
+    if status.success() {
+        return Ok(());
+    }
+    let detail = format!(":\n{}", last_lines(&said.join("\n"), 8));
+    Err(Error::Failed { command: text, status: status.to_string(), detail })
 }
