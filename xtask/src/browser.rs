@@ -17,10 +17,8 @@ pub fn install() -> Result<(), Error> {
     let lock = dir().join("package-lock.json");
     let installed = dir().join("node_modules/.package-lock.json");
     let modified = |path: &PathBuf| std::fs::metadata(path).and_then(|meta| meta.modified()).ok();
-    if let (Some(wanted), Some(have)) = (modified(&lock), modified(&installed)) {
-        if have >= wanted {
-            return Ok(());
-        }
+    if modified(&installed).is_some_and(|have| modified(&lock).is_some_and(|wanted| have >= wanted)) {
+        return Ok(());
     }
     let mut npm = Command::new("npm");
     npm.args(["ci", "--no-audit", "--no-fund", "--ignore-scripts"]).current_dir(dir());
