@@ -1,35 +1,97 @@
 //! The pool: blocks, holders, inboxes and recovery, a state machine in shared memory.
 //!
-//! Public surface (being filled in; these signatures are what the daemon and the SDK build on):
+//! Processes share a *payload* (blocks of bytes) and *metadata* (who holds which block). One 128-bit word per block,
+//! the **hold word**, lists its holders; it is the only truth. Every operation commits with exactly one
+//! compare-and-swap on that word: before it nothing has happened, after it everything has. Everything else (free
+//! index, inbox slots, tails) is a hint that is checked against the word before use and can be rebuilt. So a process
+//! may be killed at any instruction, and recovery is: remove its number from all words.
 //!
 //! ```text
-//! // ---- both sides
-//! #[derive(Clone)] pub struct Pool;                                     // mappings of metadata and payload
-//! pub struct PoolConfig { pub payload_bytes: u64, pub largest_block: u64, pub endpoints: u16, pub inbox_slots: u32 } // Default
-//! pub struct PoolFds { pub metadata: OwnedFd, pub payload: OwnedFd }
-//! pub struct EndpointId(..u16);  fn new(u16) -> Option<Self>, get() -> u16          // 1..=2047
-//! pub struct EndpointRef { pub id: EndpointId, pub incarnation: u32 }               // what admission gives; what a sender addresses
-//! pub struct BlockId(..u32); pub struct PoolId(..u128)
-//! impl Pool {
-//!   pub fn create(config: &PoolConfig) -> Result<(Pool, PoolFds), CreateError>;      // daemon
-//!   pub fn open(metadata: BorrowedFd, payload: BorrowedFd) -> Result<Pool, OpenError>; // member, or a restarted daemon: validates; payload may be the read-only reopen
-//!   pub fn id(&self) -> PoolId;  pub fn geometry(&self) -> &Geometry;  pub fn populate(&self) -> io::Result<()>; // call from a background thread
-//!   // ---- daemon
-//!   pub fn admit(&self, who: &Admission) -> Result<EndpointRef, AdmitError>;         // Admission { pid: u32, start_time: u64, name: String, inbox: Option<String> }
-//!   pub fn close_inbox(&self, endpoint: EndpointRef) -> Vec<EndpointId>;             // hang-up of a living process; → endpoints to wake
-//!   pub fn reap(&self, endpoint: EndpointRef) -> Result<Reaped, ReapError>;          // Reaped { blocks: Vec<BlockId>, freed: u32, wake: Vec<EndpointId> }; daemon writes the eventfds of `wake`
-//!   pub fn endpoints(&self) -> Vec<EndpointInfo>;                                    // EndpointInfo { endpoint, state, pid, start_time, name, inbox, held_blocks, held_bytes, queued } (serde)
-//!   pub fn usage(&self) -> PoolUsage;   pub fn audit(&self) -> AuditReport;          // (serde), report.ok
-//!   // ---- member
-//!   pub fn attach(&self, endpoint: EndpointRef) -> Result<(Member, Receiver), AttachError>;
-//! }
-//! #[derive(Clone)] pub struct Member;   // any thread
-//! impl Member { pub fn endpoint(&self) -> EndpointRef; pub fn alloc(&self, len: usize) -> Result<BlockMut, AllocError>;
-//!   pub fn send(&self, to: &Channel, block: Block) -> Result<(), SendError>;  pub fn send_newest(&self, to: &Channel, block: Block) -> Result<Sent, SendError>; }
-//! pub struct Channel;  impl Channel { pub fn new(to: EndpointRef, wake: OwnedFd /*eventfd of that inbox*/) -> Self; pub fn to(&self) -> EndpointRef }
-//! pub struct Receiver; // one owner
-//! impl Receiver { pub fn try_recv(&mut self) -> Result<Option<Delivery>, RecvError>;
-//!   pub fn prepare_sleep(&mut self) -> Result<Option<Delivery>, RecvError>; // sets `sleeping`, looks once more; None: now wait on the eventfd
-//!   pub fn woken(&mut self); }                                              // clears `sleeping` after waking
-//! BlockMut, Block, Exposed, Delivery { block, from: EndpointId }, Sent { replaced: u32 }, SendError { block, reason: SendFailure }  // as in the SDK's contract: the SDK re-exports them
+//!           alloc              freeze                send (move)                 receive
+//!   free ──────────▶ BlockMut ────────▶ Block {A} ────────────▶ {B·INBOX} ────────────────▶ Block {B} ── drop ──▶ free
+//!                  (exclusive)        (read-only)     └ share: {A, B·INBOX}
 //! ```
+//!
+//! # Parts
+//! | module | job |
+//! |---|---|
+//! | `word`, `slot` | the two words the protocol turns on, with drawings |
+//! | `class`, `geometry` | sizes, and where everything lies |
+//! | `region` | the metadata as arrays; every index is checked there |
+//! | `blocks`, `send`, `receive`, `reap` | the operations, each with its steps and what a kill leaves behind |
+//! | `pool`, `steward` | create and open; what the daemon does: admit, reap, audit |
+//! | `member`, `receiver`, `handles` | what a process uses: `Member`, `Receiver`, `BlockMut`, `Block` |
+//!
+//! # Who does what
+//! The daemon creates the pool, admits members ([`Pool::admit`]), hands them the two descriptors and one eventfd per
+//! inbox, and reaps them when the kernel says that they died ([`Pool::reap`]). Members work without it:
+//! [`Pool::attach`], [`Member::alloc`], [`Member::send`], [`Receiver::try_recv`].
+//!
+//! # What is trusted
+//! Nothing that is read from the metadata: every number is range-checked, every loop is bounded, a foreign or double
+//! free is refused by the word. A member that scribbles over the metadata can still break the pool for its peers (not
+//! crash them, not make them read outside of the pool): one pool per tenant is the containment.
+//! The bytes of a block are as trustworthy as its sender.
+//!
+//! # Kill points
+//! With the feature `kill-points` the module `kill` numbers the points between the atomic steps, for tests that kill a
+//! process exactly there.
+#![deny(unsafe_code)]
+
+// (rustdoc does not get the flags of .cargo/config.toml, and generates no code)
+#[cfg(all(target_arch = "x86_64", not(target_feature = "cmpxchg16b"), not(any(loom, doc, doctest))))]
+compile_error!(
+    "the pool needs the processor's 128-bit compare-and-swap: build with RUSTFLAGS=\"-C target-feature=+cmpxchg16b\" \
+     (the repository's .cargo/config.toml sets it; an environment variable RUSTFLAGS replaces that setting)"
+);
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64", loom)))]
+compile_error!("the pool needs a 128-bit compare-and-swap that is lock-free: x86-64 and arm64 have one");
+
+/// The protocol itself: open to the model checker, private otherwise.
+macro_rules! protocol {
+    ($($module:ident),*) => { $(
+        #[cfg(loom)]
+        #[allow(missing_docs)]
+        pub mod $module;
+        #[cfg(not(loom))]
+        mod $module;
+    )* };
+}
+
+#[cfg(any(loom, feature = "kill-points"))]
+pub mod kill;
+#[cfg(not(any(loom, feature = "kill-points")))]
+mod kill;
+
+protocol!(blocks, class, geometry, ids, reap, receive, region, send, slot, sync, word);
+
+pub use geometry::{Geometry, GeometryError, PoolConfig};
+pub use ids::{BlockId, EndpointId, EndpointRef, PoolId};
+pub use receive::RecvError;
+pub use send::SendFailure;
+
+#[cfg(not(loom))]
+mod handles;
+#[cfg(not(loom))]
+mod member;
+#[cfg(not(loom))]
+mod pool;
+#[cfg(not(loom))]
+mod receiver;
+#[cfg(not(loom))]
+mod report;
+#[cfg(not(loom))]
+mod steward;
+
+#[cfg(not(loom))]
+pub use handles::{Block, BlockMut, Exposed};
+#[cfg(not(loom))]
+pub use member::{AllocError, Channel, Member, SendError, Sent};
+#[cfg(not(loom))]
+pub use pool::{AttachError, CreateError, OpenError, Pool, PoolFds};
+#[cfg(not(loom))]
+pub use receiver::{Delivery, Receiver};
+#[cfg(not(loom))]
+pub use report::{AuditReport, ClassUsage, EndpointInfo, EndpointState, Finding, PoolUsage};
+#[cfg(not(loom))]
+pub use steward::{Admission, AdmitError, ReapError, Reaped};

@@ -1,0 +1,192 @@
+//! Taking and giving back blocks.
+//!
+//! ```text
+//!   take:     find hint bits ─▶ clear them (one fetch_and) ─▶ CAS word: free → {A}, generation+1      ◀ commit
+//!   release:  CAS word: remove one lane of A ◀ commit ─▶ if now free, set the hint bit
+//! ```
+//! Killed after clearing hints: the blocks are free but not indexed; the sweep for A sets the bits again. Killed
+//! after the commit of `take`: A holds the block, the sweep frees it. Killed after the commit of `release`: as in
+//! the first case. Killed while binding an extent: binding is one step, nothing is half done.
+
+use crate::class::Class;
+use crate::ids::{BlockId, EndpointId};
+use crate::kill::{kill_point, mutant};
+use crate::region::{Place, Region};
+use crate::sync::{Ordering, TRIES, pause};
+use crate::word::{Lane, Word};
+
+/// Why a lane could not be given back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HoldError {
+    /// The block's word does not list the caller (or there is no such block): a double free, or one of somebody
+    /// else's.
+    NotHolder,
+    /// The word never stood still: somebody scribbles over the metadata.
+    Disturbed,
+}
+
+/// Where a member looks first: the leaf (64 blocks) where it last found something.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Cursor {
+    extent: u32,
+    leaf: u32,
+}
+
+impl Cursor {
+    /// Different members start at different places.
+    pub fn scattered(seed: u32) -> Self {
+        Self { extent: seed, leaf: seed }
+    }
+}
+
+impl Region {
+    /// Takes up to `want` (1 … 64) free blocks of exactly this class and appends them to `out`; false if none was
+    /// found. Binds nothing.
+    pub fn take(&self, me: EndpointId, class: Class, want: u32, cursor: &mut Cursor, out: &mut Vec<BlockId>) -> bool {
+        let extents = self.geometry.extents();
+        for k in 0..extents {
+            let extent = (cursor.extent % extents + k) % extents;
+            if self.class_of(extent) == Some(class) {
+                // A summary is a hint of a hint: if it leads nowhere, look at every leaf.
+                for trust_summary in [true, false] {
+                    if let Some(leaf) = self.take_in(me, extent, class, want, cursor.leaf, trust_summary, out) {
+                        *cursor = Cursor { extent, leaf };
+                        return true;
+                    }
+                }
+            }
+        }
+        false
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn take_in(
+        &self,
+        me: EndpointId,
+        extent: u32,
+        class: Class,
+        want: u32,
+        first: u32,
+        trust_summary: bool,
+        out: &mut Vec<BlockId>,
+    ) -> Option<u32> {
+        let blocks = self.geometry.blocks_in_extent(class);
+        let leaves = blocks.div_ceil(64);
+        for k in 0..leaves {
+            let leaf = (first % leaves + k) % leaves;
+            let summary = &self.summaries[(extent * self.geometry.summaries_per_extent() + leaf / 64) as usize];
+            let bit = 1u64 << (leaf % 64);
+            if trust_summary && summary.load(Ordering::Acquire) & bit == 0 {
+                continue;
+            }
+            let cell = &self.leaves[(extent * self.geometry.leaves_per_extent() + leaf) as usize];
+            // Bits beyond the last block of the class are set (they are from when the extent was unbound): mask them.
+            let real = if blocks - leaf * 64 >= 64 { !0 } else { (1u64 << (blocks - leaf * 64)) - 1 };
+            let mut free = cell.load(Ordering::Acquire) & real;
+            if free == 0 {
+                if trust_summary {
+                    summary.fetch_and(!bit, Ordering::AcqRel);
+                    kill_point!(SummaryCleared);
+                    if cell.load(Ordering::SeqCst) & real != 0 {
+                        summary.fetch_or(bit, Ordering::AcqRel);
+                    }
+                }
+                continue;
+            }
+            let mut mask = 0;
+            for _ in 0..want {
+                mask |= free & free.wrapping_neg();
+                free &= free.wrapping_sub(1);
+            }
+            let mut got = cell.fetch_and(!mask, Ordering::AcqRel) & mask;
+            kill_point!(HintsCleared);
+            let before = out.len();
+            while got != 0 {
+                let index = leaf * 64 + got.trailing_zeros();
+                got &= got - 1;
+                let block = self.geometry.block(extent, index);
+                if let Some(place) = self.place(block)
+                    && self.claim(me, place)
+                {
+                    out.push(block);
+                }
+            }
+            if out.len() > before {
+                return Some(leaf);
+            }
+        }
+        None
+    }
+
+    /// free → {me}, generation+1. False if somebody holds it (the hint was wrong).
+    fn claim(&self, me: EndpointId, place: Place) -> bool {
+        let cell = self.word(place);
+        for _ in 0..TRIES {
+            let word = Word::load(cell);
+            if !word.is_free() {
+                return false;
+            }
+            kill_point!(BeforeClaim);
+            if Word::swap(cell, word, word.next_life(me)).is_ok() {
+                kill_point!(AfterClaim);
+                return true;
+            }
+            // It may have been a mere bump of a block that is still free. Giving up now would leave it free but not
+            // indexed (its hint bit is already cleared), so look again.
+            if mutant!(NoSecondLook) {
+                return false;
+            }
+            pause();
+        }
+        false
+    }
+
+    /// Whether this endpoint holds the block alone, with one lane: then nobody else can change that.
+    pub fn is_sole_holder(&self, me: EndpointId, block: BlockId) -> bool {
+        self.place(block).is_some_and(|place| {
+            let word = Word::load(self.word(place));
+            word.find(Lane::holder(me)).is_some_and(|i| word.with(i, Lane::EMPTY).is_free())
+        })
+    }
+
+    /// Gives back one lane of `me`.
+    ///
+    /// # Errors
+    /// [`HoldError`]; nothing has changed then.
+    pub fn release(&self, me: EndpointId, block: BlockId) -> Result<(), HoldError> {
+        let place = self.place(block).ok_or(HoldError::NotHolder)?;
+        let cell = self.word(place);
+        for _ in 0..TRIES {
+            let word = Word::load(cell);
+            let i = word.find(Lane::holder(me)).ok_or(HoldError::NotHolder)?;
+            let rest = word.with(i, Lane::EMPTY);
+            kill_point!(BeforeRelease);
+            if Word::swap(cell, word, rest).is_ok() {
+                if rest.is_free() {
+                    kill_point!(AfterRelease);
+                    self.set_hint(block);
+                    kill_point!(AfterIndex);
+                }
+                return Ok(());
+            }
+            pause();
+        }
+        Err(HoldError::Disturbed)
+    }
+
+    /// Binds an unbound extent to `class`, leaving at least `leave` extents unbound. False if that is not possible.
+    pub fn bind_one(&self, class: Class, leave: u32) -> bool {
+        let unbound = || (0..self.geometry.extents()).filter(|extent| self.is_unbound(*extent));
+        if unbound().count() as u64 <= u64::from(leave) {
+            return false;
+        }
+        for extent in unbound() {
+            kill_point!(BeforeBind);
+            if self.bind(extent, class) {
+                kill_point!(AfterBind);
+                return true;
+            }
+        }
+        false
+    }
+}

@@ -1,0 +1,82 @@
+//! Size classes: 64 B · 2^k · {1, 1¼, 1½, 1¾}, so that at most a fifth of a block is wasted beyond rounding.
+//!
+//! Classes from 4 KiB up are rounded to whole pages (a block starts on a page), smaller ones to 64 bytes (a block
+//! starts on a cache line). Rounding makes some small classes equal (80 and 112 bytes become 128); the first one
+//! that is large enough is used, so the later twins stay empty. A 1080p frame of 3,110,656 bytes takes a block of
+//! 3,145,728.
+
+/// Number of classes: 64 B up to 64 MiB.
+const COUNT: usize = 81;
+
+/// A size class, index into the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Class(u8);
+
+const SIZES: [u32; COUNT] = {
+    let mut sizes = [0; COUNT];
+    let mut k = 0;
+    while k < COUNT {
+        let size = (64u32 << (k / 4)) / 4 * (4 + (k % 4) as u32);
+        let unit = if size >= 4096 { 4096 } else { 64 };
+        sizes[k] = size.div_ceil(unit) * unit;
+        k += 1;
+    }
+    sizes
+};
+
+impl Class {
+    /// Number of classes.
+    pub const COUNT: usize = COUNT;
+
+    /// The smallest class whose blocks have at least `len` bytes; `None` above 64 MiB.
+    pub fn for_len(len: usize) -> Option<Self> {
+        let k = SIZES.partition_point(|size| (*size as usize) < len);
+        (k < COUNT).then_some(Class(k as u8))
+    }
+
+    /// From its number, `None` if there is no such class.
+    pub fn from_index(k: u64) -> Option<Self> {
+        (k < COUNT as u64).then_some(Class(k as u8))
+    }
+
+    /// Its number, below [`Class::COUNT`].
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+
+    /// Bytes of each block.
+    pub fn size(self) -> usize {
+        SIZES[self.index()] as usize
+    }
+
+    /// All larger classes, in order.
+    pub fn larger(self) -> impl Iterator<Item = Class> {
+        (self.0 + 1..COUNT as u8).map(Class)
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_length_fits_its_class_and_wastes_little() {
+        for len in (1..100_000).chain((100_000..(64 << 20)).step_by(9973)) {
+            let class = Class::for_len(len).unwrap();
+            let size = class.size();
+            let unit = if size >= 4096 { 4096 } else { 64 };
+            assert!(size >= len && size.is_multiple_of(unit));
+            assert!(size <= len + len / 4 + unit, "{len} bytes got {size}");
+            assert!(class.index() == 0 || SIZES[class.index() - 1] < len as u32);
+        }
+        assert_eq!(Class::for_len(0), Some(Class(0)));
+        assert_eq!(Class::for_len(64 << 20).unwrap().size(), 64 << 20);
+        assert_eq!(Class::for_len((64 << 20) + 1), None);
+        assert_eq!(Class::from_index(COUNT as u64), None);
+    }
+
+    #[test]
+    fn a_full_hd_frame_wastes_a_hundredth() {
+        assert_eq!(Class::for_len(1920 * 1080 * 3 / 2 + 256).unwrap().size(), 3 << 20);
+    }
+}

@@ -1,0 +1,170 @@
+//! Taking back what a dead member held.
+//!
+//! ```text
+//!   FREE ── admit ──▶ LIVE ── its connection ended, it lives ──▶ LEAVING (inbox closed)
+//!    ▲                  │                                           │
+//!    │                  └────────── the kernel says dead ◀──────────┘
+//!    │                                     ▼
+//!    └── 4 reopen ◀── 3 sweep ◀── 2 close ◀── DEAD
+//! ```
+//! 1. state := DEAD.
+//! 2. Every inbox slot → CLOSED, still naming its block; bump that block. *From here on no sender can commit to the
+//!    dead one.*
+//! 3. Sweep all words: remove its lanes; index free blocks again.
+//! 4. incarnation+1, tail and head0 to a lap never used, slots EMPTY of that lap, state := FREE.
+//! 5. Wake every sleeper: the dead one may owe a wake-up.
+//!
+//! Every step can be repeated: a reaper that is killed is run again from the top.
+
+use crate::ids::{BlockId, EndpointId};
+use crate::kill::{kill_point, mutant};
+use crate::region::{STATE_DEAD, STATE_FREE, STATE_LEAVING, STATE_LIVE, Region};
+use crate::send::replace;
+use crate::slot::{Slot, State};
+use crate::sync::{Ordering, TRIES, pause};
+use crate::word::Word;
+
+/// What a sweep found.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Swept {
+    /// Blocks that lost a lane, in order.
+    pub blocks: Vec<BlockId>,
+    /// How many of them are free now.
+    pub freed: u32,
+    /// Words that never stood still and could not be cleaned: some member scribbles over them.
+    pub disturbed: u32,
+    /// Endpoints whose receivers were asleep: write to their eventfds.
+    pub wake: Vec<EndpointId>,
+}
+
+impl Region {
+    /// Takes back everything and makes the number free again. The caller knows from the kernel that no thread of the
+    /// process runs any more.
+    pub fn reap(&self, dead: EndpointId) -> Swept {
+        let Some(endpoint) = self.endpoint(dead) else { return Swept::default() };
+        endpoint.state().store(STATE_DEAD, Ordering::SeqCst);
+        kill_point!(ReapMarked);
+        self.close_slots(dead);
+        let mut swept = self.sweep(dead, |word| word.without(dead), true);
+        self.rebuild_summary();
+        kill_point!(ReapSweptAll);
+        endpoint.incarnation().fetch_add(1, Ordering::SeqCst);
+        kill_point!(ReapIncarnation);
+        let shift = self.geometry.inbox_shift();
+        let lap = (endpoint.tail().load(Ordering::Acquire) >> shift).wrapping_add(2);
+        let start = lap << shift;
+        endpoint.tail().swap(start, Ordering::SeqCst); // a swap, so that it is ordered against the senders' CAS
+        endpoint.head0().store(start, Ordering::SeqCst);
+        kill_point!(ReapLap);
+        for i in 0..self.geometry.inbox_slots() {
+            self.slot(dead, i).store(Slot::empty(lap).bits(), Ordering::SeqCst);
+            kill_point!(ReapReopened);
+        }
+        endpoint.sleeping().store(0, Ordering::SeqCst);
+        endpoint.pid().store(0, Ordering::SeqCst);
+        kill_point!(ReapBeforeFree);
+        endpoint.state().store(STATE_FREE, Ordering::SeqCst);
+        swept.wake = self.take_sleepers();
+        swept
+    }
+
+    /// The owner lives but does not receive any more: close its inbox and take back the messages it never received.
+    /// What it holds stays held.
+    pub fn close_inbox(&self, leaving: EndpointId) -> Swept {
+        let Some(endpoint) = self.endpoint(leaving) else { return Swept::default() };
+        let state = endpoint.state();
+        if state.compare_exchange(STATE_LIVE, STATE_LEAVING, Ordering::SeqCst, Ordering::SeqCst) == Err(STATE_FREE) {
+            return Swept::default();
+        }
+        self.close_slots(leaving);
+        let inbox = crate::word::Lane::inbox(leaving);
+        let unread = |word: Word| {
+            let mut word = word;
+            while let Some(i) = word.find(inbox) {
+                word = word.with(i, crate::word::Lane::EMPTY);
+            }
+            word
+        };
+        let mut swept = self.sweep(leaving, unread, false);
+        swept.wake = self.take_sleepers();
+        swept
+    }
+
+    fn close_slots(&self, id: EndpointId) {
+        for i in 0..self.geometry.inbox_slots() {
+            let cell = self.slot(id, i);
+            let mut old = Slot::from_bits(cell.load(Ordering::Acquire));
+            for _ in 0..TRIES {
+                if old.state() == State::Closed || replace(cell, old, old.closed()) {
+                    break;
+                }
+                pause();
+                old = Slot::from_bits(cell.load(Ordering::Acquire));
+            }
+            kill_point!(ReapClosed);
+            // A sender that claimed this slot but has not committed must fail its commit. Also if the slot was closed
+            // already: perhaps by a reaper that was killed before it bumped.
+            if let Some(place) = self.place(old.block())
+                && !mutant!(NoBumpAtClose)
+            {
+                let cell = self.word(place);
+                for _ in 0..TRIES {
+                    let word = Word::load(cell);
+                    if word.generation() != old.generation() || Word::swap(cell, word, word.bumped()).is_ok() {
+                        break;
+                    }
+                    pause();
+                }
+            }
+            kill_point!(ReapBumped);
+        }
+    }
+
+    /// Applies `clean` to every word, and indexes free blocks if asked to.
+    fn sweep(&self, id: EndpointId, clean: impl Fn(Word) -> Word, index_all: bool) -> Swept {
+        let mut swept = Swept::default();
+        for place in self.blocks() {
+            let cell = self.word(place);
+            let mut word = Word::load(cell);
+            let mut changed = false;
+            let mut stood_still = word.lanes().all(|lane| lane.endpoint() != Some(id));
+            for _ in 0..TRIES {
+                if stood_still {
+                    break;
+                }
+                let rest = clean(word);
+                if rest == word || Word::swap(cell, word, rest).is_ok() {
+                    stood_still = true;
+                    changed = rest != word;
+                    word = rest;
+                } else {
+                    pause();
+                    word = Word::load(cell);
+                }
+            }
+            if !stood_still {
+                swept.disturbed += 1;
+            }
+            if changed {
+                kill_point!(ReapSwept);
+                swept.blocks.push(place.block);
+                swept.freed += u32::from(word.is_free());
+            }
+            if (index_all || changed) && word.is_free() && !self.is_hinted(place.block) && !mutant!(NoIndexRebuild) {
+                self.set_hint(place.block);
+            }
+        }
+        swept
+    }
+
+    /// Takes everybody's `sleeping` back; the caller wakes them.
+    pub fn take_sleepers(&self) -> Vec<EndpointId> {
+        self.ids()
+            .filter(|id| {
+                self.endpoint(*id).is_some_and(|e| {
+                    e.sleeping().load(Ordering::SeqCst) != 0 && e.sleeping().swap(0, Ordering::SeqCst) != 0
+                })
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,175 @@
+//! Taking messages out of an inbox. One owner per inbox reads; a dead or stopped sender never blocks it.
+//!
+//! ```text
+//!   load slot[head] ─ EMPTY ─▶ nothing there
+//!        │ FULL(X, generation)
+//!        ▼
+//!   load X's word ─ other generation ─▶ stale: empty the slot, next
+//!        │        ─ has B·INBOX ─▶ CAS X: B·INBOX → B  ◀ commit ─▶ slot := EMPTY(lap+1), head+1 ─▶ deliver
+//!        ▼ not committed after some patience
+//!   skip:  CAS slot FULL → CANCEL (still naming X)
+//!          B·INBOX there after all → accept it;  else bump X, so that a late commit fails and looks at the slot again
+//!          slot := EMPTY(lap+1), head+1
+//! ```
+//! Killed anywhere: both forms of B's lanes are swept. Killed between CANCEL and the bump: the reaper bumps, since the
+//! slot still names X. The slot is emptied by compare-and-swap, because its sender may have replaced it by a newer
+//! message in the meantime; then head stays.
+
+use crate::ids::{BlockId, EndpointId};
+use crate::kill::{kill_point, mutant};
+use crate::region::{Place, Region};
+use crate::send::replace;
+use crate::slot::{Slot, State};
+use crate::sync::{Ordering, TRIES, pause};
+use crate::word::{Lane, Word};
+
+/// Why nothing can be received.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RecvError {
+    /// This endpoint was closed by the daemon.
+    #[error("this inbox was closed by the daemon: connect again")]
+    Closed,
+    /// The inbox never stood still: some member scribbles over the metadata.
+    #[error("the pool's metadata keeps changing under the receiver: some member corrupts it, see `baton audit`")]
+    Disturbed,
+}
+
+/// The private half of an inbox.
+#[derive(Debug)]
+pub struct Head {
+    me: EndpointId,
+    /// The position read next.
+    position: u64,
+    /// How long a hint may stay uncommitted before it is skipped, in looks.
+    patience: u32,
+    /// Hints skipped so far.
+    pub(crate) skipped: u64,
+}
+
+enum Found {
+    Accepted,
+    Stale,
+    Changed,
+    NotCommitted,
+}
+
+impl Head {
+    /// Starts where the daemon says that this life of the endpoint starts (`head0`), not at the tail: senders may have
+    /// been faster.
+    pub fn new(me: EndpointId, head0: u64, patience: u32) -> Self {
+        Self { me, position: head0, patience, skipped: 0 }
+    }
+}
+
+impl Region {
+    /// The next message: block and sender (`None` if the slot does not name a possible one).
+    ///
+    /// # Errors
+    /// [`RecvError`].
+    pub fn receive(&self, head: &mut Head) -> Result<Option<(BlockId, Option<EndpointId>)>, RecvError> {
+        if self.endpoint(head.me).is_none() {
+            return Err(RecvError::Closed);
+        }
+        for _ in 0..TRIES {
+            let cell = self.slot(head.me, head.position);
+            let slot = Slot::from_bits(cell.load(Ordering::SeqCst));
+            let place = match slot.state() {
+                State::Empty => return Ok(None),
+                State::Closed => return Err(RecvError::Closed),
+                State::Cancel => None,
+                State::Full => self.place(slot.block()),
+            };
+            let Some(place) = place else {
+                self.empty_slot(head, slot);
+                continue;
+            };
+            let delivered = Some((place.block, slot.sender()));
+            match self.accept(head, place, slot) {
+                Found::Accepted => {
+                    self.empty_slot(head, slot);
+                    return Ok(delivered);
+                }
+                Found::Stale => {
+                    head.skipped += 1;
+                    self.empty_slot(head, slot);
+                }
+                Found::Changed => {}
+                Found::NotCommitted => {
+                    if self.skip(head, place, slot) {
+                        return Ok(delivered);
+                    }
+                }
+            }
+        }
+        Err(RecvError::Disturbed)
+    }
+
+    fn accept(&self, head: &Head, place: Place, slot: Slot) -> Found {
+        let cell = self.word(place);
+        let mut looks = 0;
+        for _ in 0..TRIES {
+            let word = Word::load(cell);
+            if word.generation() != slot.generation() {
+                return Found::Stale; // that sender lost the block, it cannot commit any more
+            }
+            if let Some(i) = word.find(Lane::inbox(head.me)) {
+                kill_point!(BeforeAccept);
+                if Word::swap(cell, word, word.with(i, Lane::holder(head.me))).is_ok() {
+                    kill_point!(AfterAccept);
+                    return Found::Accepted;
+                }
+                continue;
+            }
+            if Slot::from_bits(self.slot(head.me, head.position).load(Ordering::Acquire)) != slot {
+                return Found::Changed;
+            }
+            looks += 1;
+            if looks > head.patience {
+                return Found::NotCommitted;
+            }
+            pause();
+        }
+        Found::NotCommitted
+    }
+
+    /// True if the message had been committed just before, and is accepted.
+    fn skip(&self, head: &mut Head, place: Place, slot: Slot) -> bool {
+        kill_point!(BeforeWithdraw);
+        let withdrawn = if mutant!(WithdrawnForgets) { Slot::empty(slot.lap() + 1) } else { slot.cancelled() };
+        if !replace(self.slot(head.me, head.position), slot, withdrawn) {
+            return false; // changed meanwhile: look again
+        }
+        head.skipped += 1;
+        kill_point!(AfterWithdraw);
+        let cell = self.word(place);
+        let mut accepted = false;
+        for _ in 0..TRIES {
+            let word = Word::load(cell);
+            if word.generation() != slot.generation() || mutant!(NoBumpAtSkip) {
+                break;
+            }
+            let (next, accepts) = match word.find(Lane::inbox(head.me)) {
+                Some(i) => (word.with(i, Lane::holder(head.me)), true),
+                None => (word.bumped(), false),
+            };
+            if Word::swap(cell, word, next).is_ok() {
+                accepted = accepts;
+                break;
+            }
+            pause();
+        }
+        kill_point!(AfterBump);
+        self.empty_slot(head, withdrawn);
+        accepted
+    }
+
+    /// Frees the slot for the next lap, unless its sender has put a newer message there.
+    fn empty_slot(&self, head: &mut Head, slot: Slot) {
+        kill_point!(BeforeEmpty);
+        let lap = head.position >> self.geometry.inbox_shift();
+        let next = Slot::empty(lap.wrapping_add(1));
+        if replace(self.slot(head.me, head.position), slot, next) {
+            head.position = head.position.wrapping_add(1);
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! The receiving end of an endpoint's inbox.
+//!
+//! Sleeping without losing a wake-up:
+//!
+//! ```text
+//!   receiver                                sender
+//!   sleeping := 1                           publish and commit the message
+//!   look once more ── found ─▶ awake        sleeping == 1 ? swap 0, write the eventfd
+//!   wait for the eventfd
+//! ```
+//! Both sides use sequentially consistent steps, so at least one of them sees the other.
+
+use crate::handles::{Block, Hold};
+use crate::ids::EndpointId;
+use crate::member::Member;
+use crate::receive::{Head, RecvError};
+use crate::sync::Ordering;
+use std::sync::atomic::fence;
+
+/// A received message.
+#[derive(Debug)]
+pub struct Delivery {
+    /// The block; this process holds it now. Its bytes are as trustworthy as the sender.
+    pub block: Block,
+    /// Who sent it, as written by the sender: a claim.
+    pub from: EndpointId,
+}
+
+/// Receives; one per endpoint, used by one thread at a time.
+#[derive(Debug)]
+pub struct Receiver {
+    member: Member,
+    head: Head,
+}
+
+impl Receiver {
+    pub(crate) fn new(member: Member, head: Head) -> Self {
+        Self { member, head }
+    }
+
+    /// The endpoint that this inbox belongs to.
+    #[must_use]
+    pub fn member(&self) -> &Member {
+        &self.member
+    }
+
+    /// The next message, if there is one. No system call.
+    ///
+    /// # Errors
+    /// [`RecvError`].
+    pub fn try_recv(&mut self) -> Result<Option<Delivery>, RecvError> {
+        loop {
+            let Some((block, from)) = self.member.inner.shared.region.receive(&mut self.head)? else {
+                return Ok(None);
+            };
+            // Both are always there unless the metadata was scribbled over; then the block is given back.
+            if let (Some(hold), Some(from)) = (Hold::new(&self.member.inner, block), from) {
+                return Ok(Some(Delivery { block: Block::from_hold(hold), from }));
+            }
+        }
+    }
+
+    /// Announces that this receiver goes to sleep, and looks once more. `None`: now wait until the inbox's eventfd is
+    /// readable, then call [`Receiver::woken`]. A wake-up may be spurious.
+    ///
+    /// # Errors
+    /// [`RecvError`].
+    pub fn prepare_sleep(&mut self) -> Result<Option<Delivery>, RecvError> {
+        self.set_sleeping(1);
+        fence(Ordering::SeqCst);
+        let found = self.try_recv();
+        if !matches!(found, Ok(None)) {
+            self.set_sleeping(0);
+        }
+        found
+    }
+
+    /// Takes the announcement back, after waking up (for whatever reason). The caller empties the eventfd by reading it.
+    pub fn woken(&mut self) {
+        self.set_sleeping(0);
+    }
+
+    /// Messages that were announced by their senders but never committed, and skipped.
+    #[must_use]
+    pub fn skipped(&self) -> u64 {
+        self.head.skipped
+    }
+
+    fn set_sleeping(&self, value: u64) {
+        if let Some(record) = self.member.inner.shared.region.endpoint(self.member.inner.me.id) {
+            record.sleeping().store(value, Ordering::SeqCst);
+        }
+    }
+}
