@@ -1,65 +1,240 @@
 //! One endpoint in the pool.
 
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use baton_address::Address;
+use baton_pool::{BlockMut, Channel, EndpointId, EndpointRef, Member as PoolMember, Pool};
+use baton_wire::attach::{self, Answer, Attach, ErrorCode, Name, Request, Resume};
 use baton_wire::report::{AuditReport, InboxInfo, Member, PoolInfo};
 
-use crate::block::{BlockMut, EndpointId};
+use crate::control::{AskError, Connection, Control};
 use crate::error::{AllocError, ConnectError, OpenError, QueryError};
 use crate::inbox::Inbox;
-use crate::options::ConnectOptions;
+use crate::options::{Access, ConnectOptions};
+use crate::query;
 use crate::sender::Sender;
 
+/// Pause between two tries to connect.
+const RETRY_PAUSE: Duration = Duration::from_millis(20);
+
 /// One endpoint in the pool. A cheap handle: clones are the same endpoint, any thread may use it.
+///
+/// Blocks, senders and the inbox work without the daemon. When it was restarted, the next question to it reconnects by
+/// itself. The endpoint is given back when the last `Client`, [`Inbox`] and [`Sender`] of it are gone; blocks that are
+/// still alive then stay valid, and the endpoint goes with the last of them.
+///
+/// A process that forks must not use a `Client` in the child: the mappings are not inherited, and the control connection
+/// would be shared with the parent. Connect in the child instead (or fork before connecting).
 #[derive(Debug, Clone)]
 pub struct Client {
-    never: Arc<std::convert::Infallible>,
+    pub(crate) inner: Arc<Inner>,
+}
+
+/// Fields are dropped in this order: the farewell comes last, when spare blocks have been given back.
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) member: PoolMember,
+    control: Control,
 }
 
 impl Client {
     /// Attaches this process to the pool of the daemon at `uri` (`un://PATH`).
     ///
-    /// Keeps trying for `options.timeout` while the socket is absent or refuses; a refusal by the daemon itself is
-    /// final at once.
+    /// Keeps trying for `options.timeout` while the socket is absent, refuses, or hangs up in the middle (a daemon being
+    /// restarted); a refusal by the daemon itself is final at once. An inbox name that a living process has is retried,
+    /// too: its owner may be about to end.
+    ///
+    /// # Errors
+    /// [`ConnectError`].
     pub fn connect(uri: &str, options: ConnectOptions) -> Result<(Client, Inbox), ConnectError> {
-        let _ = options;
-        Err(ConnectError::Unreachable { uri: uri.into(), source: std::io::ErrorKind::Unsupported.into() })
+        let path = socket_path(uri)?;
+        let ask = attach_request(uri, &options)?;
+        let deadline = Instant::now().checked_add(options.timeout);
+        let (connection, endpoint, fds) = loop {
+            let error = match try_attach(&path, &ask) {
+                Ok(attached) => break attached,
+                Err(error) => error,
+            };
+            let passing = match &error {
+                AskError::Away(_) => true,
+                AskError::Refused(failure) => matches!(failure.code, ErrorCode::InboxTaken | ErrorCode::Busy),
+                AskError::Protocol(_) => false,
+            };
+            if !passing || deadline.is_some_and(|end| Instant::now() >= end) {
+                return Err(connect_error(uri, error));
+            }
+            std::thread::sleep(RETRY_PAUSE);
+        };
+        enter(uri, path, ask.token, connection, endpoint, fds)
     }
 
-    /// Loans a block of at least `len` bytes; the handle shows exactly `len`.
+    /// Loans a block that shows exactly `len` bytes: ours alone, writable, contents undefined. Never waits.
+    ///
+    /// # Errors
+    /// [`AllocError`].
     pub fn alloc(&self, len: usize) -> Result<BlockMut, AllocError> {
-        let _ = len;
-        match *self.never {}
+        Ok(self.inner.member.alloc(len)?)
     }
 
-    /// Opens the inbox registered as `inbox`. A round trip to the daemon (well under a millisecond, blocking).
+    /// Opens the inbox registered as `inbox`. A round trip to the daemon (well under a millisecond, blocking; seconds
+    /// if the daemon is being restarted).
+    ///
+    /// # Errors
+    /// [`OpenError::NotFound`] while nobody receives there.
     pub fn sender(&self, inbox: &str) -> Result<Sender, OpenError> {
-        let _ = inbox;
-        match *self.never {}
+        let not_found = || OpenError::NotFound { inbox: inbox.to_owned() };
+        let name: Name = inbox.parse().map_err(|_| not_found())?;
+        let answered = self.inner.control.ask(&Request::OpenInbox { inbox: name });
+        let strange = || AskError::Protocol("an answer to something else".to_owned());
+        let answered = answered.and_then(|(answer, mut fds)| match (answer, fds.pop()) {
+            (Answer::Opened(opened), Some(wake)) => {
+                let id = EndpointId::new(opened.endpoint).ok_or_else(strange)?;
+                Ok(Channel::new(EndpointRef { id, incarnation: opened.incarnation }, wake))
+            }
+            _ => Err(strange()),
+        });
+        match answered {
+            Ok(channel) => Ok(Sender::new(self.clone(), inbox, channel)),
+            Err(AskError::Refused(failure)) if failure.code == ErrorCode::NotFound => Err(not_found()),
+            Err(AskError::Refused(failure)) => Err(OpenError::Refused {
+                inbox: inbox.to_owned(),
+                code: failure.code.to_string(),
+                message: failure.message,
+            }),
+            Err(AskError::Away(source)) => Err(OpenError::Disconnected { inbox: inbox.to_owned(), source }),
+            Err(AskError::Protocol(detail)) => {
+                Err(OpenError::Disconnected { inbox: inbox.to_owned(), source: io::Error::other(detail) })
+            }
+        }
     }
 
     /// Lists the inboxes that can be sent to.
+    ///
+    /// # Errors
+    /// [`QueryError`].
     pub fn who_receives(&self) -> Result<Vec<InboxInfo>, QueryError> {
-        match *self.never {}
+        query::inboxes(self.inner.control.ask(&Request::Inboxes))
     }
 
     /// Lists the members of the pool.
+    ///
+    /// # Errors
+    /// [`QueryError`].
     pub fn members(&self) -> Result<Vec<Member>, QueryError> {
-        match *self.never {}
+        query::members(self.inner.control.ask(&Request::Members))
     }
 
     /// The pool as a whole.
+    ///
+    /// # Errors
+    /// [`QueryError`].
     pub fn pool(&self) -> Result<PoolInfo, QueryError> {
-        match *self.never {}
+        query::pool(self.inner.control.ask(&Request::Pool))
     }
 
     /// Has the daemon check every block's holders.
+    ///
+    /// # Errors
+    /// [`QueryError`].
     pub fn audit(&self) -> Result<AuditReport, QueryError> {
-        match *self.never {}
+        query::audit(self.inner.control.ask(&Request::Audit))
     }
 
     /// This endpoint's number.
     pub fn endpoint(&self) -> EndpointId {
-        match *self.never {}
+        self.inner.member.endpoint().id
+    }
+}
+
+pub(crate) fn socket_path(uri: &str) -> Result<PathBuf, ConnectError> {
+    match uri.parse::<Address>() {
+        Ok(Address::Unix { path }) => Ok(path),
+        _ => Err(ConnectError::BadUri { uri: uri.to_owned() }),
+    }
+}
+
+pub(crate) fn connect_error(uri: &str, error: AskError) -> ConnectError {
+    let uri = uri.to_owned();
+    match error {
+        AskError::Away(source) => ConnectError::Unreachable { uri, source },
+        AskError::Refused(failure) => {
+            ConnectError::Refused { uri, code: failure.code.to_string(), message: failure.message }
+        }
+        AskError::Protocol(detail) => ConnectError::Protocol { uri, detail },
+    }
+}
+
+fn attach_request(uri: &str, options: &ConnectOptions) -> Result<Attach, ConnectError> {
+    let name = |text: &str| {
+        text.parse::<Name>()
+            .map_err(|error| ConnectError::BadName { name: text.to_owned(), reason: error.to_string() })
+    };
+    let system = |error: io::Error| ConnectError::Unreachable { uri: uri.to_owned(), source: error };
+    let mut token = [0u8; 8];
+    rustix::rand::getrandom(&mut token, rustix::rand::GetRandomFlags::empty())
+        .map_err(|errno| system(errno.into()))?;
+    Ok(Attach {
+        name: name(&options.name)?,
+        inbox: options.inbox.as_deref().map(name).transpose()?,
+        access: match options.access {
+            Access::ReadWrite => attach::Access::ReadWrite,
+            Access::ReadOnly => attach::Access::ReadOnly,
+        },
+        start_time: own_start_time().map_err(system)?,
+        token: u64::from_le_bytes(token),
+    })
+}
+
+/// Field 22 of proc_pid_stat(5). Field 2, the program's name in parentheses, may contain anything.
+fn own_start_time() -> io::Result<u64> {
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    stat.rsplit_once(')')
+        .and_then(|(_, rest)| rest.split_ascii_whitespace().nth(19))
+        .and_then(|field| field.parse().ok())
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "/proc/self/stat does not parse"))
+}
+
+fn try_attach(path: &Path, ask: &Attach) -> Result<(Connection, EndpointRef, [OwnedFd; 3]), AskError> {
+    let strange = || AskError::Protocol("an answer to something else".to_owned());
+    let mut connection = Connection::open(path)?;
+    let (answer, fds) = connection.ask(&Request::Attach(ask.clone()))?;
+    let Answer::Attached(attached) = answer else { return Err(strange()) };
+    let id = EndpointId::new(attached.endpoint).ok_or_else(strange)?;
+    let fds = fds.try_into().map_err(|_| strange())?;
+    Ok((connection, EndpointRef { id, incarnation: attached.incarnation }, fds))
+}
+
+fn enter(
+    uri: &str,
+    path: PathBuf,
+    token: u64,
+    connection: Connection,
+    endpoint: EndpointRef,
+    [metadata, payload, wake]: [OwnedFd; 3],
+) -> Result<(Client, Inbox), ConnectError> {
+    let map = |detail: String| ConnectError::Map { uri: uri.to_owned(), detail };
+    let pool = Pool::open(&metadata, &payload).map_err(|error| map(error.to_string()))?;
+    let (member, receiver) = pool.attach(endpoint).map_err(|error| map(error.to_string()))?;
+    warm_up(pool);
+    let identity = Resume { endpoint: endpoint.id.get(), incarnation: endpoint.incarnation, token };
+    let control = Control::new(path, identity, connection);
+    let client = Client { inner: Arc::new(Inner { member, control }) };
+    let inbox = Inbox::new(receiver, wake, client.clone());
+    Ok((client, inbox))
+}
+
+/// Touches every page of the pool once, beside the work, so that no frame pays for a page fault.
+fn warm_up(pool: Pool) {
+    let spawned = std::thread::Builder::new().name("baton-warm-up".to_owned()).spawn(move || {
+        if let Err(error) = pool.populate() {
+            tracing::debug!("the pool's pages are mapped on first use: {error}");
+        }
+    });
+    if let Err(error) = spawned {
+        tracing::debug!("the pool's pages are mapped on first use: {error}");
     }
 }

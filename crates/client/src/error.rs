@@ -1,6 +1,8 @@
 //! One error type per operation; every variant is something a caller can act on.
 
-use crate::Block;
+use std::sync::Arc;
+
+use baton_pool::{Block, SendFailure};
 
 /// Why attaching to the daemon failed.
 #[derive(Debug, thiserror::Error)]
@@ -10,6 +12,14 @@ pub enum ConnectError {
     BadUri {
         /// What was given.
         uri: String,
+    },
+    /// A name that cannot be registered.
+    #[error("cannot attach as `{name}`: {reason}")]
+    BadName {
+        /// The name.
+        name: String,
+        /// What names look like.
+        reason: String,
     },
     /// Nobody listens there, and nobody came within the timeout.
     #[error("no memory daemon answers at {uri}: {source}; start one with `baton rmmt --listen {uri}`")]
@@ -49,10 +59,12 @@ pub enum ConnectError {
 
 /// Why there is no block.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum AllocError {
     /// All blocks that could serve are in use.
     #[error(
-        "no free block of {len} bytes: {bytes_in_use} of {bytes_total} bytes are in use; drop blocks sooner, or start rmmt with a larger --size (`baton ls` shows who holds what)"
+        "no free block of {len} bytes: {bytes_in_use} of {bytes_total} bytes are in use, {holder_bytes} of them by \
+         endpoint {holder}; drop blocks sooner, or start rmmt with a larger --size (`baton ls` shows who holds what)"
     )]
     Exhausted {
         /// Bytes asked for.
@@ -61,6 +73,10 @@ pub enum AllocError {
         bytes_in_use: u64,
         /// Bytes of the pool.
         bytes_total: u64,
+        /// Number of the endpoint that holds most, 0 if nobody holds anything.
+        holder: u16,
+        /// Bytes that it holds.
+        holder_bytes: u64,
     },
     /// No block is ever that large.
     #[error(
@@ -75,9 +91,23 @@ pub enum AllocError {
     /// This member attached read-only.
     #[error("this process attached read-only: connect without `read_only()` to allocate")]
     ReadOnly,
-    /// The daemon has reaped this endpoint or closed the pool: attach again.
+    /// The daemon has reaped this endpoint: attach again.
     #[error("this process is no member of the pool any more: connect again")]
     Detached,
+}
+
+impl From<baton_pool::AllocError> for AllocError {
+    fn from(error: baton_pool::AllocError) -> Self {
+        use baton_pool::AllocError as Pool;
+        match error {
+            Pool::TooLarge { len, largest } => Self::TooLarge { len, max: largest },
+            Pool::Exhausted { len, in_use, total, holder, holder_bytes } => {
+                Self::Exhausted { len, bytes_in_use: in_use, bytes_total: total, holder, holder_bytes }
+            }
+            Pool::ReadOnly => Self::ReadOnly,
+            _ => Self::Detached,
+        }
+    }
 }
 
 /// Why an inbox cannot be opened by name.
@@ -127,13 +157,28 @@ pub enum QueryError {
 
 /// Why an inbox gives nothing any more.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum RecvError {
-    /// The daemon closed this endpoint (it was reaped): attach again.
+    /// The daemon closed this endpoint (it was stopped, or it saw this member hang up): attach again.
     #[error("this inbox was closed by the memory daemon: connect again")]
     Closed,
+    /// The inbox never stood still.
+    #[error(
+        "the pool's metadata keeps changing under this reader: some member corrupts it, see `baton audit`"
+    )]
+    Disturbed,
     /// The kernel refused to wait.
     #[error("waiting on the inbox failed: {0}")]
     Io(#[from] std::io::Error),
+}
+
+impl From<baton_pool::RecvError> for RecvError {
+    fn from(error: baton_pool::RecvError) -> Self {
+        match error {
+            baton_pool::RecvError::Closed => Self::Closed,
+            baton_pool::RecvError::Disturbed => Self::Disturbed,
+        }
+    }
 }
 
 /// A block that was not sent: here it is back, with the reason.
@@ -145,7 +190,7 @@ pub struct SendError {
     /// Why.
     pub reason: SendFailure,
     /// Name of the inbox it should have gone to.
-    pub inbox: String,
+    pub inbox: Arc<str>,
 }
 
 impl std::fmt::Debug for SendError {
@@ -155,25 +200,4 @@ impl std::fmt::Debug for SendError {
             .field("reason", &self.reason)
             .finish_non_exhaustive()
     }
-}
-
-/// Reason of a [`SendError`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
-#[non_exhaustive]
-pub enum SendFailure {
-    /// Every place in the receiver's inbox is taken: send later, drop, or use `send_newest`.
-    #[error("its inbox is full; send later, drop the block, or use send_newest")]
-    Full,
-    /// The receiver has ended: ask for the inbox again with [`crate::Client::sender`].
-    #[error("its reader has gone; ask for the inbox again")]
-    Gone,
-    /// Eight endpoints hold the block already.
-    #[error("eight endpoints hold this block already; wait until one drops it")]
-    FanOut,
-    /// This process does not hold the block (any more).
-    #[error("this process does not hold the block")]
-    NotHolder,
-    /// The block belongs to another pool than this sender.
-    #[error("the block's handle is stale or belongs to another pool")]
-    Stale,
 }

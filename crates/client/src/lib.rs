@@ -15,21 +15,52 @@
 //! # Ok(()) } // dropped: the block is free again
 //! ```
 
-#![deny(unsafe_code)]
+//!
+//! # Which handle does what
+//! ```text
+//!            alloc                  freeze                        send (only local handle)
+//!   (free) ────────▶ BlockMut ────────────────▶ Block ───────────────────────────────▶ receiver's Block
+//!      ▲                │  └─expose─▶ Exposed ──share──▲  │ clone: local count            │
+//!      └────── drop ────┴───────────────┴─────────────────┴──────── drop of the last ─────┘
+//! ```
+//! A frozen block cannot be written, by type:
+//! ```compile_fail,E0594
+//! # fn f(client: baton_client::Client) -> Result<(), baton_client::AllocError> {
+//! let block = client.alloc(64)?.freeze();
+//! block[0] = 1;
+//! # Ok(()) }
+//! ```
+//! and the writable handle is gone:
+//! ```compile_fail,E0382
+//! # fn f(client: baton_client::Client) -> Result<(), baton_client::AllocError> {
+//! let mut block = client.alloc(64)?;
+//! let frozen = block.freeze();
+//! block[0] = 1;
+//! # Ok(()) }
+//! ```
+//!
+//! # What goes wrong
+//! * **The receiver is killed**: `send` says [`SendFailure::Gone`] and gives the block back; ask for the name again.
+//! * **This process is killed**, at any instruction: the daemon takes back what it held.
+//! * **The daemon is killed**: blocks, senders and inboxes work on; questions wait for its successor or say
+//!   `Disconnected` and try again at the next call.
+//! * **The daemon is stopped** (SIGTERM): the pool ends. Inboxes say [`RecvError::Closed`], blocks stay readable.
+//! * **A peer writes nonsense into a block**: its bytes are its claims; check them like anything from outside.
+#![forbid(unsafe_code)]
 
-mod block;
 mod client;
+mod control;
 mod error;
-mod exposed;
 mod inbox;
 mod options;
+mod query;
 mod sender;
 
+pub use baton_pool::{Block, BlockId, BlockMut, Delivery, EndpointId, Exposed, SendFailure, Sent};
 pub use baton_wire::report::{AuditReport, ClassInfo, InboxInfo, Member, PoolInfo};
-pub use block::{Block, BlockId, BlockMut, EndpointId};
 pub use client::Client;
-pub use error::{AllocError, ConnectError, OpenError, QueryError, RecvError, SendError, SendFailure};
-pub use exposed::Exposed;
-pub use inbox::{Delivery, Inbox};
+pub use error::{AllocError, ConnectError, OpenError, QueryError, RecvError, SendError};
+pub use inbox::Inbox;
 pub use options::{Access, ConnectOptions};
-pub use sender::{Sender, Sent};
+pub use query::Observer;
+pub use sender::Sender;

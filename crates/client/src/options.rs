@@ -19,9 +19,9 @@ pub enum Access {
 /// Options of [`crate::Client::connect`].
 #[derive(Debug, Clone)]
 pub struct ConnectOptions {
-    /// Shown by `baton ls`; at most 64 bytes.
+    /// Shown by `baton ls`; at most 63 bytes.
     pub name: String,
-    /// Name under which other processes find this endpoint's inbox; at most 64 bytes. `None`: not found by anybody.
+    /// Name under which other processes find this endpoint's inbox; at most 63 bytes. `None`: not found by anybody.
     pub inbox: Option<String>,
     /// What this process may do with the pixels.
     pub access: Access,

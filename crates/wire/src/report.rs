@@ -37,6 +37,8 @@ pub struct Member {
     pub read_only: bool,
     /// True while its control connection is open. A living process without one still holds what it holds.
     pub connected: bool,
+    /// False once its inbox was closed because it hung up.
+    pub receiving: bool,
     /// Blocks whose hold word names this endpoint as a holder, queued ones not counted.
     pub blocks_held: u64,
     /// Bytes of those blocks (full block size, not the length asked for).
@@ -82,9 +84,9 @@ pub struct AuditReport {
     pub blocks: u64,
     /// Blocks nobody holds.
     pub free: u64,
-    /// Blocks held by a process.
+    /// Holds of processes; a block may have up to eight holders.
     pub held: u64,
-    /// Blocks that wait in an inbox.
+    /// Messages that wait in an inbox.
     pub queued: u64,
     /// One sentence per finding; empty when `ok`.
     pub problems: Vec<String>,

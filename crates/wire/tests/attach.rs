@@ -7,7 +7,7 @@ use baton_wire::attach::{
 use proptest::prelude::*;
 
 fn name() -> impl Strategy<Value = Name> {
-    "[A-Za-z0-9._:/@-]{1,64}".prop_map(|s| s.parse().expect("made of legal characters"))
+    "[A-Za-z0-9._:/@-]{1,63}".prop_map(|s| s.parse().expect("made of legal characters"))
 }
 
 fn request() -> impl Strategy<Value = Request> {
@@ -94,7 +94,7 @@ proptest! {
     fn names_are_printable_or_refused(text in ".{0,80}") {
         match text.parse::<Name>() {
             Ok(name) => {
-                prop_assert!(!name.as_str().is_empty() && name.as_str().len() <= 64);
+                prop_assert!(!name.as_str().is_empty() && name.as_str().len() <= 63);
                 prop_assert!(name.as_str().bytes().all(|b| b.is_ascii_graphic()));
             }
             Err(error) => prop_assert!(!error.to_string().contains('\n')),

@@ -3,9 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 /// Longest name in bytes.
-pub const NAME_LEN_MAX: usize = 64;
+pub const NAME_LEN_MAX: usize = 63;
 
-/// A name that can be printed in a log line and typed on a command line: 1 to 64 letters, digits or `. _ - : / @`.
+/// A name that can be printed in a log line and typed on a command line: 1 to 63 letters, digits or `. _ - : / @`.
 ///
 /// A peer's bytes become one only by passing this check, so a name never breaks a log line or a terminal.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -14,7 +14,7 @@ pub struct Name(String);
 
 /// Why a string is no name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no name: write 1 to 64 letters, digits or . _ - : / @")]
+#[error("{0:?} is no name: write 1 to 63 letters, digits or . _ - : / @")]
 pub struct NameError(pub String);
 
 impl Name {

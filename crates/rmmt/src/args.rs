@@ -1,0 +1,56 @@
+//! What can be told to the daemon.
+
+use crate::size::parse_size;
+
+/// Arguments of `baton rmmt` and of every other command that is the memory daemon.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    /// Where members attach: un://PATH. The socket file gets mode 0600.
+    #[arg(long, value_name = "un://PATH", env = "BATON_RMMT")]
+    pub listen: String,
+
+    /// Memory for blocks, reserved at start. More than the machine has is refused.
+    #[arg(long, value_name = "SIZE", default_value = "512MiB", value_parser = parse_size)]
+    pub size: u64,
+
+    /// Largest block that can be asked for. A 4K frame (NV12) takes 12.5 MB.
+    #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = parse_size)]
+    pub max_block: u64,
+
+    /// How many processes may attach at once, at most 2047.
+    #[arg(long, value_name = "N", default_value_t = 255)]
+    pub members_max: u16,
+
+    /// Messages that wait in one inbox before it is full; rounded up to a power of two.
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    pub inbox_len: u32,
+
+    /// Another user id that may attach, besides our own and root. Can be given several times. The socket file's
+    /// directory and mode must let that user in, too.
+    #[arg(long, value_name = "UID")]
+    pub allow_uid: Vec<u32>,
+
+    /// Run without the keeper: if the daemon is killed, the pool is gone for new members.
+    #[arg(long)]
+    pub no_keeper: bool,
+
+    /// What to log, to stderr: error, warn, info, debug.
+    #[arg(long = "log-level", value_name = "FILTER", env = "BATON_LOG", default_value = "info")]
+    pub log: String,
+}
+
+impl Args {
+    /// The defaults, listening at `uri`.
+    pub fn new(uri: impl Into<String>) -> Self {
+        Self {
+            listen: uri.into(),
+            size: 512 << 20,
+            max_block: 16 << 20,
+            members_max: 255,
+            inbox_len: 64,
+            allow_uid: Vec::new(),
+            no_keeper: false,
+            log: "info".into(),
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! The process: keeper or daemon, set-up, accept loop, signals, end.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::process::{Command, ExitCode};
+use std::rc::Rc;
+use std::time::Duration;
+
+use baton_keeper::{Deposit, KeepError, Limits, Ward, WardError, keep};
+use baton_pool::PoolFds;
+use rustix::process::{Resource, getrlimit, setrlimit};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::{AbortHandle, LocalSet, spawn_local};
+use tracing_subscriber::EnvFilter;
+
+use crate::Args;
+use crate::admission::Policy;
+use crate::base::{Base, BaseError, Files};
+use crate::registry::{Registry, Shared};
+use crate::session::Session;
+
+/// Exit code for a command line that cannot work on this machine (EX_CONFIG of sysexits).
+const EXIT_CONFIG: u8 = 78;
+
+/// Tells a child of the keeper what it is.
+const ROLE_ENV: &str = "BATON_RMMT_ROLE";
+
+/// Connections that have not attached, at most. One more pushes out the oldest.
+const STRANGERS_MAX: usize = 64;
+
+/// How long the daemon rests when it has no descriptor left to accept with.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+
+/// How often closed endpoints are looked at that still held something.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// What every session works with.
+pub(crate) struct House {
+    pub(crate) registry: Shared,
+    pub(crate) policy: Policy,
+    pub(crate) lives: u32,
+    fds: PoolFds,
+    payload_read_only: OwnedFd,
+}
+
+impl House {
+    /// The descriptors of an attached member, in the protocol's order.
+    pub(crate) fn descriptors(&self, read_only: bool, wake: OwnedFd) -> io::Result<Vec<OwnedFd>> {
+        let payload = if read_only { &self.payload_read_only } else { &self.fds.payload };
+        Ok(vec![self.fds.metadata.try_clone()?, payload.try_clone()?, wake])
+    }
+}
+
+/// Why the daemon ends other than by a signal.
+#[derive(Debug, thiserror::Error)]
+enum Failed {
+    #[error("{0}")]
+    Base(#[from] BaseError),
+    #[error("{0}")]
+    Keeper(#[from] WardError),
+    #[error("{0}")]
+    Keep(#[from] KeepError),
+    #[error("this program's own file cannot be found: {0}")]
+    Myself(#[source] io::Error),
+    #[error("--log-level {given:?} is no filter: {reason}; try `info`")]
+    Log { given: String, reason: String },
+    #[error("the daemon cannot start: {0}")]
+    Runtime(#[source] io::Error),
+}
+
+impl Failed {
+    fn code(&self) -> u8 {
+        match self {
+            Self::Base(error) if error.is_config() => EXIT_CONFIG,
+            Self::Log { .. } => EXIT_CONFIG,
+            _ => 1,
+        }
+    }
+}
+
+/// Runs the memory daemon until SIGTERM or SIGINT: as the keeper, which starts this same program with the same
+/// arguments again as the daemon, or as that daemon.
+///
+/// Exit code 0 after a signal, 78 if the arguments cannot work on this machine, 1 for every other failure; the reason is
+/// one line on stderr. Call it on the main thread before any other thread is started.
+pub fn run(args: Args) -> ExitCode {
+    match start(&args) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("rmmt: {error}");
+            ExitCode::from(error.code())
+        }
+    }
+}
+
+fn start(args: &Args) -> Result<u8, Failed> {
+    init_logging(&args.log)?;
+    if std::env::var_os(ROLE_ENV).is_some() {
+        return match Ward::from_parent()? {
+            Some((ward, deposits)) => daemon(args, Some(ward), deposits),
+            None => Err(WardError::NoKeeper.into()),
+        };
+    }
+    if args.no_keeper {
+        return daemon(args, None, Vec::new());
+    }
+    crate::base::socket_path(&args.listen)?;
+    raise_descriptor_limit();
+    let program = std::env::current_exe().map_err(Failed::Myself)?;
+    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    let command = || {
+        let mut command = Command::new(&program);
+        command.args(&arguments).env(ROLE_ENV, "daemon");
+        command
+    };
+    Ok(keep(command, Limits::default())?)
+}
+
+fn init_logging(filter: &str) -> Result<(), Failed> {
+    let filter = EnvFilter::try_new(filter)
+        .map_err(|error| Failed::Log { given: filter.to_owned(), reason: error.to_string() })?;
+    // Fails only if the program around us logs already, which then stays so.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_target(false)
+        .with_ansi(io::IsTerminal::is_terminal(&io::stderr()))
+        .try_init();
+    Ok(())
+}
+
+/// A member needs three descriptors here and one at the keeper: 2047 of them more than the customary 1024.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, wanted) {
+        tracing::warn!("rmmt: the limit of open files stays at {:?}: {error}", limit.current);
+    }
+}
+
+fn daemon(args: &Args, ward: Option<Ward>, mut deposits: Vec<Deposit>) -> Result<u8, Failed> {
+    raise_descriptor_limit();
+    let base = Base::lay(args, ward.as_ref(), &mut deposits)?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failed::Runtime)?;
+    LocalSet::new().block_on(&runtime, serve(args, base, ward, deposits)).map_err(Failed::Runtime)?;
+    Ok(0)
+}
+
+async fn serve(args: &Args, base: Base, ward: Option<Ward>, deposits: Vec<Deposit>) -> io::Result<()> {
+    let mut term = signal(SignalKind::terminate())?;
+    let mut int = signal(SignalKind::interrupt())?;
+    let Base { pool, fds, payload_read_only, listener, files, lives } = base;
+    listener.set_nonblocking(true)?;
+    let listener = UnixListener::from_std(listener)?;
+
+    let bytes = pool.usage().total_bytes;
+    let registry = Rc::new(RefCell::new(Registry::new(pool, ward)));
+    if lives > 0 {
+        Registry::adopt(&registry, deposits);
+    }
+    let policy = Policy::new(args.allow_uid.clone());
+    let house = Rc::new(House { registry, policy, lives, fds, payload_read_only });
+    house.registry.borrow().ready();
+    tracing::info!("rmmt: {} MiB ready at {}", bytes >> 20, args.listen);
+
+    tokio::select! {
+        () = accept_all(&house, listener) => {}
+        () = sweep_leavers(&house) => {}
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+    end(&house, &files);
+    Ok(())
+}
+
+fn end(house: &House, files: &Files) {
+    house.registry.borrow().close_all();
+    files.remove();
+    tracing::info!("rmmt: ended");
+}
+
+/// Looks after the endpoints that were closed while they still held blocks.
+async fn sweep_leavers(house: &House) {
+    loop {
+        tokio::time::sleep(SWEEP_EVERY).await;
+        house.registry.borrow_mut().sweep();
+    }
+}
+
+/// Accepts for ever. Strangers are bounded in number, members by the pool's table.
+async fn accept_all(house: &Rc<House>, listener: UnixListener) {
+    let strangers = Strangers::default();
+    let mut number = 0u64;
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                number += 1;
+                open_session(house, &strangers, number, stream);
+            }
+            Err(error) => {
+                tracing::warn!("rmmt: a connection cannot be accepted: {error}");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+type Strangers = Rc<RefCell<VecDeque<(u64, AbortHandle)>>>;
+
+fn open_session(house: &Rc<House>, strangers: &Strangers, number: u64, stream: UnixStream) {
+    let session = Session { house: Rc::clone(house), number, stream };
+    let known = Rc::clone(strangers);
+    let forget = move || known.borrow_mut().retain(|(n, _)| *n != number);
+    let task = spawn_local({
+        let forget = forget.clone();
+        async move {
+            session.run(&forget).await;
+            forget();
+        }
+    });
+    let mut strangers = strangers.borrow_mut();
+    strangers.push_back((number, task.abort_handle()));
+    if strangers.len() > STRANGERS_MAX
+        && let Some((_, oldest)) = strangers.pop_front()
+    {
+        oldest.abort();
+    }
+}

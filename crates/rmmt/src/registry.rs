@@ -1,0 +1,517 @@
+//! Who is a member: admission, names, hang-up, death.
+//!
+//! The truth about who holds what is in the pool's metadata, which survives the daemon. What only the daemon knows about
+//! an endpoint lies beside its event descriptor at the keeper, as a [`Note`]. Order of an admission, and what a daemon
+//! killed between two steps leaves:
+//!
+//! | step | killed after it |
+//! |---|---|
+//! | 1. `pool.admit` | an endpoint without a deposit: its member never got an answer, so it is reaped at adoption |
+//! | 2. deposit event descriptor and note | the member retries with the same token and gets this endpoint |
+//! | 3. answer | – |
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+
+use baton_keeper::{Deposit, Ward};
+use baton_pool::{Admission, AdmitError, BlockId, EndpointId, EndpointRef, EndpointState, Pool};
+use baton_wire::attach::{Access, Attach, ErrorCode, Failure, Name};
+use rustix::event::EventfdFlags;
+use serde::{Deserialize, Serialize};
+use tokio::task::AbortHandle;
+
+use crate::watch::{Process, ProcessError};
+
+/// What the kernel says about a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Peer {
+    pub(crate) pid: u32,
+    pub(crate) uid: u32,
+}
+
+/// What the daemon knows about an endpoint beyond the pool's own record; kept at the keeper.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Note {
+    uid: u32,
+    read_only: bool,
+    token: u64,
+    standing: Standing,
+}
+
+/// How an endpoint stands with the daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Standing {
+    /// A member, connected or (after a restart of the daemon) silent.
+    Present,
+    /// Hung up without a word: its process may still write to what it holds and even allocate, until it dies.
+    HungUp,
+    /// Said bye: it will never allocate again, so it is taken back as soon as it holds nothing.
+    Left,
+}
+
+/// One endpoint.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) endpoint: EndpointRef,
+    pub(crate) pid: u32,
+    pub(crate) name: String,
+    pub(crate) inbox: Option<String>,
+    pub(crate) note: Note,
+    /// Number of the session that speaks for it; `None` while silent or after a hang-up.
+    pub(crate) session: Option<u64>,
+    wake: OwnedFd,
+    process: Rc<Process>,
+    watcher: Option<AbortHandle>,
+}
+
+impl Entry {
+    pub(crate) fn uid(&self) -> u32 {
+        self.note.uid
+    }
+
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.note.read_only
+    }
+}
+
+/// Why an endpoint is taken back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// Its process is dead.
+    Died,
+    /// It said bye.
+    Left,
+    /// Its admission was never answered.
+    Unfinished,
+}
+
+/// All members.
+pub(crate) struct Registry {
+    pool: Pool,
+    ward: Option<Ward>,
+    entries: BTreeMap<EndpointId, Entry>,
+}
+
+/// The registry as sessions and watchers share it: one thread, so a `RefCell` does.
+pub(crate) type Shared = Rc<RefCell<Registry>>;
+
+/// An admitted member: who it is now, and its event descriptor.
+pub(crate) struct Admitted {
+    pub(crate) endpoint: EndpointRef,
+    pub(crate) wake: OwnedFd,
+}
+
+impl Registry {
+    pub(crate) fn new(pool: Pool, ward: Option<Ward>) -> Self {
+        Self { pool, ward, entries: BTreeMap::new() }
+    }
+
+    /// Tells the keeper that this daemon serves.
+    pub(crate) fn ready(&self) {
+        if let Some(ward) = &self.ward
+            && let Err(error) = ward.ready()
+        {
+            tracing::warn!("rmmt: {error}");
+        }
+    }
+
+    pub(crate) fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    pub(crate) fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.values()
+    }
+
+    pub(crate) fn entry(&self, id: EndpointId) -> Option<&Entry> {
+        self.entries.get(&id)
+    }
+
+    /// Takes over the endpoints that the pool's table and the keeper's deposits name, reaps those whose process is gone.
+    pub(crate) fn adopt(shared: &Shared, mut deposits: Vec<Deposit>) {
+        let found = shared.borrow().pool.endpoints();
+        let mut adopted = 0usize;
+        for info in found {
+            let endpoint = info.endpoint;
+            let key = deposit_key(endpoint);
+            let deposit = deposits.iter().position(|d| d.key == key).map(|at| deposits.swap_remove(at));
+            let note = deposit.as_ref().and_then(|d| serde_json::from_slice::<Note>(&d.note).ok());
+            let process = Process::open(info.pid, info.start_time);
+            let mut registry = shared.borrow_mut();
+            if info.state == EndpointState::Dead {
+                // The daemon before was killed while it took this one back.
+                registry.take_back(endpoint, info.pid, &info.name, Cause::Died);
+                continue;
+            }
+            match (deposit, note, process) {
+                (Some(deposit), Some(note), Ok(process)) => {
+                    let entry = Entry {
+                        endpoint,
+                        pid: info.pid,
+                        name: info.name.clone(),
+                        inbox: info.inbox.clone().filter(|_| info.state == EndpointState::Live),
+                        note,
+                        session: None,
+                        wake: deposit.fd,
+                        process: Rc::new(process),
+                        watcher: None,
+                    };
+                    registry.entries.insert(endpoint.id, entry);
+                    drop(registry);
+                    watch(shared, endpoint);
+                    adopted += 1;
+                }
+                (_, _, Err(ProcessError::Io { pid, source })) => {
+                    // Not known to be dead: what it holds stays untouched. The next daemon, or a restart, will see.
+                    tracing::error!("rmmt: pid={pid} endpoint={} cannot be followed: {source}", endpoint.id);
+                }
+                (_, _, Err(ProcessError::Ended { .. })) => {
+                    registry.take_back(endpoint, info.pid, &info.name, Cause::Died);
+                }
+                _ => registry.take_back(endpoint, info.pid, &info.name, Cause::Unfinished),
+            }
+        }
+        let registry = shared.borrow();
+        if let Some(ward) = &registry.ward {
+            for stale in deposits {
+                // Reaped in the pool already, but its daemon was killed before it told the keeper.
+                if let Err(error) = ward.withdraw(&stale.key) {
+                    tracing::warn!("rmmt: {error}");
+                }
+            }
+        }
+        tracing::info!("rmmt: adopted the pool of the daemon before, with {adopted} living members");
+    }
+
+    /// Makes `peer` a member.
+    pub(crate) fn admit(
+        shared: &Shared,
+        peer: Peer,
+        ask: &Attach,
+        session: u64,
+    ) -> Result<Admitted, Failure> {
+        let internal = |what: &str, error: &dyn std::fmt::Display| {
+            tracing::error!("rmmt: admitting pid={} name={}: {what}: {error}", peer.pid, ask.name);
+            Failure::new(ErrorCode::Internal, format!("the memory daemon could not admit you ({what})"))
+        };
+        if let Some(again) = shared.borrow_mut().retried(peer, ask, session) {
+            return again.map_err(|error| internal("event descriptor", &error));
+        }
+        let process = Process::open(peer.pid, ask.start_time).map_err(|error| match error {
+            ProcessError::Ended { .. } => Failure::new(
+                ErrorCode::NotYou,
+                format!(
+                    "pid {} is not the process that said hello (did it end, or fork after connecting?)",
+                    peer.pid
+                ),
+            ),
+            ProcessError::Io { .. } => internal("pidfd", &error),
+        })?;
+        let endpoint = {
+            let mut registry = shared.borrow_mut();
+            if let Some(inbox) = &ask.inbox {
+                registry.free_name(inbox)?;
+            }
+            let endpoint = registry.pool_admit(peer, ask)?;
+            let note = Note {
+                uid: peer.uid,
+                read_only: ask.access == Access::ReadOnly,
+                token: ask.token,
+                standing: Standing::Present,
+            };
+            let wake = match registry.event_descriptor(endpoint, &note) {
+                Ok(wake) => wake,
+                Err(error) => {
+                    registry.take_back(endpoint, peer.pid, ask.name.as_str(), Cause::Unfinished);
+                    return Err(internal("event descriptor", &error));
+                }
+            };
+            let entry = Entry {
+                endpoint,
+                pid: peer.pid,
+                name: ask.name.to_string(),
+                inbox: ask.inbox.as_ref().map(Name::to_string),
+                note,
+                session: Some(session),
+                wake,
+                process: Rc::new(process),
+                watcher: None,
+            };
+            registry.entries.insert(endpoint.id, entry);
+            endpoint
+        };
+        watch(shared, endpoint);
+        let registry = shared.borrow();
+        let entry = registry.entry(endpoint.id);
+        match entry.map(|entry| entry.wake.try_clone()) {
+            Some(Ok(wake)) => Ok(Admitted { endpoint, wake }),
+            Some(Err(error)) => Err(internal("event descriptor", &error)),
+            None => Err(internal("registry", &"the endpoint is gone")),
+        }
+    }
+
+    /// The endpoint that an earlier, unanswered try of the same request made.
+    fn retried(&mut self, peer: Peer, ask: &Attach, session: u64) -> Option<std::io::Result<Admitted>> {
+        let entry = self.entries.values_mut().find(|e| {
+            e.pid == peer.pid
+                && e.note.token == ask.token
+                && e.session.is_none()
+                && e.note.standing == Standing::Present
+        })?;
+        let wake = entry.wake.try_clone();
+        entry.session = Some(session);
+        let endpoint = entry.endpoint;
+        Some(wake.map(|wake| Admitted { endpoint, wake }))
+    }
+
+    fn pool_admit(&self, peer: Peer, ask: &Attach) -> Result<EndpointRef, Failure> {
+        let admission = Admission {
+            pid: peer.pid,
+            start_time: ask.start_time,
+            name: ask.name.to_string(),
+            inbox: ask.inbox.as_ref().map(Name::to_string),
+        };
+        self.pool.admit(&admission).map_err(|error: AdmitError| {
+            tracing::warn!("rmmt: pid={} name={} cannot be admitted: {error}", peer.pid, ask.name);
+            Failure::new(ErrorCode::Busy, error.to_string())
+        })
+    }
+
+    fn event_descriptor(
+        &self,
+        endpoint: EndpointRef,
+        note: &Note,
+    ) -> Result<OwnedFd, Box<dyn std::error::Error>> {
+        let wake = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        self.deposit(endpoint, note, wake.as_fd())?;
+        Ok(wake)
+    }
+
+    fn deposit(
+        &self,
+        endpoint: EndpointRef,
+        note: &Note,
+        wake: BorrowedFd<'_>,
+    ) -> Result<(), Box<dyn std::error::Error>> {
+        if let Some(ward) = &self.ward {
+            ward.deposit(&deposit_key(endpoint), &serde_json::to_vec(note)?, wake)?;
+        }
+        Ok(())
+    }
+
+    /// Makes sure that no living process has `inbox`.
+    fn free_name(&mut self, inbox: &Name) -> Result<(), Failure> {
+        let Some(holder) = self.entries.values().find(|e| e.inbox.as_deref() == Some(inbox.as_str())) else {
+            return Ok(());
+        };
+        let (endpoint, pid) = (holder.endpoint, holder.pid);
+        if holder.process.has_ended() {
+            self.reap(endpoint, Cause::Died); // its successor was faster than the watcher
+            return Ok(());
+        }
+        Err(Failure::new(
+            ErrorCode::InboxTaken,
+            format!("process {pid} ({}) receives at inbox `{inbox}` already", holder.name),
+        ))
+    }
+
+    /// Whether `session` may speak for the endpoint again.
+    pub(crate) fn resume(
+        &mut self,
+        peer: Peer,
+        endpoint: EndpointRef,
+        token: u64,
+        session: u64,
+    ) -> Result<(), Failure> {
+        let entry = self.entries.get_mut(&endpoint.id).filter(|e| {
+            // A hung-up endpoint has no inbox to come back to: it attaches again.
+            e.endpoint == endpoint
+                && e.pid == peer.pid
+                && e.note.token == token
+                && e.note.standing == Standing::Present
+        });
+        match entry {
+            Some(entry) => {
+                entry.session = Some(session);
+                Ok(())
+            }
+            None => Err(Failure::new(
+                ErrorCode::UnknownEndpoint,
+                "this endpoint is not in the pool (any more); connect again".to_owned(),
+            )),
+        }
+    }
+
+    /// The reader of `inbox`, with its event descriptor.
+    pub(crate) fn open_inbox(&mut self, inbox: &Name) -> Result<Admitted, Failure> {
+        let not_found =
+            || Failure::new(ErrorCode::NotFound, format!("nobody receives at inbox `{inbox}` now"));
+        let entry = self
+            .entries
+            .values()
+            .find(|e| e.inbox.as_deref() == Some(inbox.as_str()))
+            .ok_or_else(not_found)?;
+        let endpoint = entry.endpoint;
+        if entry.process.has_ended() {
+            self.reap(endpoint, Cause::Died);
+            return Err(not_found());
+        }
+        let wake = entry.wake.try_clone().map_err(|error| {
+            tracing::error!("rmmt: inbox {inbox} cannot be opened: {error}");
+            Failure::new(ErrorCode::Internal, "the memory daemon has too many open files")
+        })?;
+        Ok(Admitted { endpoint, wake })
+    }
+
+    /// The session ended without bye. A dead process is the watcher's affair; a living one keeps what it holds.
+    pub(crate) fn hung_up(&mut self, endpoint: EndpointRef, session: u64) {
+        let Some(entry) = self.current(endpoint).filter(|e| e.session == Some(session)) else { return };
+        if entry.process.has_ended() {
+            self.reap(endpoint, Cause::Died);
+            return;
+        }
+        tracing::info!(
+            "rmmt: hung up pid={} name={} endpoint={}; it lives, so its inbox is closed and its blocks stay",
+            entry.pid,
+            entry.name,
+            endpoint.id
+        );
+        self.close(endpoint, Standing::HungUp);
+    }
+
+    /// The member said bye: it uses nothing any more. That is looked up, not believed: an endpoint that still holds
+    /// blocks is taken back by [`Registry::sweep`] when it holds nothing, or at its death.
+    pub(crate) fn leave(&mut self, endpoint: EndpointRef, session: u64) {
+        if self.current(endpoint).is_some_and(|e| e.session == Some(session)) {
+            self.close(endpoint, Standing::Left);
+            self.sweep();
+        }
+    }
+
+    fn close(&mut self, endpoint: EndpointRef, standing: Standing) {
+        let Some(entry) = self.current(endpoint) else { return };
+        entry.session = None;
+        entry.inbox = None;
+        entry.note.standing = standing;
+        self.close_inbox(endpoint);
+        if let Some(entry) = self.entries.get(&endpoint.id)
+            && let Err(error) = self.deposit(endpoint, &entry.note, entry.wake.as_fd())
+        {
+            // A daemon after this one would take it for silent, and never take it back before its death.
+            tracing::warn!("rmmt: endpoint={}: {error}", endpoint.id);
+        }
+    }
+
+    /// Takes back the endpoints that said bye and hold nothing any more.
+    pub(crate) fn sweep(&mut self) {
+        if !self.entries.values().any(|e| e.note.standing == Standing::Left) {
+            return;
+        }
+        for info in self.pool.endpoints() {
+            let left = self.current(info.endpoint).is_some_and(|e| e.note.standing == Standing::Left);
+            if left && info.held_blocks == 0 {
+                self.reap(info.endpoint, Cause::Left);
+            }
+        }
+    }
+
+    fn close_inbox(&self, endpoint: EndpointRef) {
+        match self.pool.close_inbox(endpoint) {
+            Ok(closed) => self.wake(&closed.wake),
+            Err(error) => {
+                tracing::error!("rmmt: the inbox of endpoint={} cannot be closed: {error}", endpoint.id)
+            }
+        }
+        // Its own reader must notice, whether it sleeps or is about to.
+        self.wake(&[endpoint.id]);
+    }
+
+    /// Takes everything back that the endpoint holds. Nothing happens if that was done before.
+    pub(crate) fn reap(&mut self, endpoint: EndpointRef, cause: Cause) {
+        if self.current(endpoint).is_none() {
+            return;
+        }
+        if let Some(entry) = self.entries.remove(&endpoint.id) {
+            if let Some(watcher) = &entry.watcher {
+                watcher.abort();
+            }
+            self.take_back(endpoint, entry.pid, &entry.name, cause);
+        }
+    }
+
+    fn current(&mut self, endpoint: EndpointRef) -> Option<&mut Entry> {
+        self.entries.get_mut(&endpoint.id).filter(|e| e.endpoint == endpoint)
+    }
+
+    fn take_back(&self, endpoint: EndpointRef, pid: u32, name: &str, cause: Cause) {
+        match self.pool.reap(endpoint) {
+            Ok(reaped) => {
+                let word = match cause {
+                    Cause::Died => "reaped",
+                    Cause::Left => "left",
+                    Cause::Unfinished => "undone",
+                };
+                let blocks = listed(&reaped.blocks);
+                let count = reaped.blocks.len();
+                tracing::info!(
+                    "rmmt: {word} pid={pid} name={name} endpoint={} blocks=[{blocks}] ({count})",
+                    endpoint.id
+                );
+                self.wake(&reaped.wake);
+            }
+            Err(error) => {
+                tracing::error!("rmmt: endpoint={} of pid={pid} cannot be reaped: {error}", endpoint.id)
+            }
+        }
+        if let Some(ward) = &self.ward
+            && let Err(error) = ward.withdraw(&deposit_key(endpoint))
+        {
+            tracing::warn!("rmmt: {error}");
+        }
+    }
+
+    /// Closes every inbox, so that members learn that the pool ends.
+    pub(crate) fn close_all(&self) {
+        let endpoints: Vec<_> = self.entries.values().map(|e| e.endpoint).collect();
+        for endpoint in endpoints {
+            self.close_inbox(endpoint);
+        }
+    }
+
+    fn wake(&self, sleepers: &[EndpointId]) {
+        for entry in sleepers.iter().filter_map(|id| self.entries.get(id)) {
+            // A full counter (EAGAIN) wakes as well.
+            let _ = rustix::io::write(&entry.wake, &1u64.to_ne_bytes());
+        }
+    }
+}
+
+/// Starts the task that reaps the endpoint when its process ends.
+fn watch(shared: &Shared, endpoint: EndpointRef) {
+    let Some(process) = shared.borrow().entry(endpoint.id).map(|e| Rc::clone(&e.process)) else { return };
+    let registry = Rc::clone(shared);
+    let task = tokio::task::spawn_local(async move {
+        process.ended().await;
+        registry.borrow_mut().reap(endpoint, Cause::Died);
+    });
+    if let Some(entry) = shared.borrow_mut().entries.get_mut(&endpoint.id) {
+        entry.watcher = Some(task.abort_handle());
+    }
+}
+
+fn deposit_key(endpoint: EndpointRef) -> String {
+    format!("event/{}/{}", endpoint.id, endpoint.incarnation)
+}
+
+/// The first blocks of a list, for one line of a log.
+fn listed(blocks: &[BlockId]) -> String {
+    const SHOWN: usize = 64;
+    let mut text = blocks.iter().take(SHOWN).map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    if blocks.len() > SHOWN {
+        text.push_str(" …");
+    }
+    text
+}

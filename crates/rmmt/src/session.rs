@@ -1,0 +1,228 @@
+//! One connection.
+//!
+//! ```text
+//!   accepted ─▶ admitted by uid ─▶ open ──attach, resume──▶ attached ──bye──▶ ended (endpoint reaped)
+//!                  │                │ 5 s silent, garbage      │ end of stream, garbage
+//!                  ▼                ▼                          ▼
+//!               refused           ended                     ended (registry: hung up)
+//! ```
+//!
+//! A message must be complete 5 s after its first byte and an answer must be taken within 5 s; between messages an
+//! attached member may be silent for ever. Requests are answered one after the other, so a peer that does not read its
+//! answers stops itself only. Nothing is buffered but one request of at most 4 KiB and its answer.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+use std::time::Duration;
+
+use baton_fdpass as fdpass;
+use baton_pool::{EndpointId, EndpointRef};
+use baton_wire::attach::{
+    Access, Answer, Attached, DecodeError, ErrorCode, Failure, HEADER_LEN, Header, Kind, Opened, Request,
+    Resumed,
+};
+use tokio::io::{AsyncReadExt, Interest};
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+
+use crate::daemon::House;
+use crate::registry::{Peer, Registry};
+use crate::report;
+
+/// For the first message, for the rest of a begun one, and for taking an answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a connection that only asks questions may be silent.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// Why a session ended.
+#[derive(Debug, thiserror::Error)]
+enum End {
+    #[error("end of stream")]
+    Eof,
+    #[error("bye")]
+    Bye,
+    #[error("it was silent for too long")]
+    Silent,
+    #[error("it does not read its answers")]
+    Deaf,
+    #[error("{0}")]
+    Garbage(#[from] DecodeError),
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+/// A connection being served.
+pub(crate) struct Session {
+    pub(crate) house: Rc<House>,
+    pub(crate) number: u64,
+    pub(crate) stream: UnixStream,
+}
+
+impl Session {
+    /// Serves the connection to its end. `attached` is called once when it becomes a member's.
+    pub(crate) async fn run(mut self, attached: impl FnOnce()) {
+        let peer = match self.house.policy.admit(&self.stream) {
+            Ok(peer) => Peer { pid: peer.pid.unsigned_abs(), uid: peer.uid },
+            Err(failure) => {
+                let _ = self.answer(0, &Answer::Error(failure), &[]).await;
+                return;
+            }
+        };
+        let mut member = None;
+        let end = self.serve(peer, &mut member, attached).await;
+        tracing::debug!("rmmt: connection of pid={} ended: {end}", peer.pid);
+        if let Some(endpoint) = member {
+            let mut registry = self.house.registry.borrow_mut();
+            match end {
+                End::Bye => registry.leave(endpoint, self.number),
+                _ => registry.hung_up(endpoint, self.number),
+            }
+        }
+    }
+
+    async fn serve(&mut self, peer: Peer, member: &mut Option<EndpointRef>, attached: impl FnOnce()) -> End {
+        let mut attached = Some(attached);
+        let mut patience = PATIENCE;
+        loop {
+            let (serial, request) = match self.request(member.is_none().then_some(patience)).await {
+                Ok(request) => request,
+                Err(end) => {
+                    if let End::Garbage(error) = &end {
+                        let code = match error {
+                            DecodeError::Version { .. } => ErrorCode::Version,
+                            _ => ErrorCode::BadRequest,
+                        };
+                        let _ =
+                            self.answer(0, &Answer::Error(Failure::new(code, error.to_string())), &[]).await;
+                    }
+                    return end;
+                }
+            };
+            patience = IDLE;
+            let bye = matches!(request, Request::Bye);
+            let (answer, fds) = self.handle(peer, member, request).await.unwrap_or_else(|failure| {
+                tracing::debug!("rmmt: pid={}: {}: {}", peer.pid, failure.code, failure.message);
+                (Answer::Error(failure), Vec::new())
+            });
+            if member.is_some()
+                && let Some(attached) = attached.take()
+            {
+                attached();
+            }
+            if let Err(end) = self.answer(serial, &answer, &fds).await {
+                return if bye { End::Bye } else { end };
+            }
+            if bye {
+                return End::Bye;
+            }
+        }
+    }
+
+    async fn request(&mut self, patience: Option<Duration>) -> Result<(u32, Request), End> {
+        // The first byte may take its time; the rest may not.
+        let mut head = [0; HEADER_LEN];
+        let first = self.stream.read(&mut head[..1]);
+        let count = match patience {
+            Some(patience) => timeout(patience, first).await.map_err(|_| End::Silent)??,
+            None => first.await?,
+        };
+        if count == 0 {
+            return Err(End::Eof);
+        }
+        let rest = async {
+            self.stream.read_exact(&mut head[1..]).await?;
+            let header = Header::decode(&head, Kind::Request)?;
+            header.check_version()?;
+            let mut body = vec![0; header.body_len];
+            self.stream.read_exact(&mut body).await?;
+            Ok::<_, End>((header.serial, Request::decode(&body)?))
+        };
+        timeout(PATIENCE, rest).await.map_err(|_| End::Silent)?
+    }
+
+    async fn answer(&mut self, serial: u32, answer: &Answer, fds: &[OwnedFd]) -> Result<(), End> {
+        let bytes = answer.encode(serial).map_err(io::Error::other)?;
+        let mut fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+        let write = async {
+            let mut rest = bytes.as_slice();
+            while !rest.is_empty() {
+                let sent = self
+                    .stream
+                    .async_io(Interest::WRITABLE, || Ok(fdpass::send(&self.stream, rest, &fds)?))
+                    .await?;
+                rest = rest.get(sent..).unwrap_or_default();
+                fds.clear(); // they went with the first byte
+            }
+            Ok::<_, io::Error>(())
+        };
+        timeout(PATIENCE, write).await.map_err(|_| End::Deaf)??;
+        Ok(())
+    }
+
+    async fn handle(
+        &self,
+        peer: Peer,
+        member: &mut Option<EndpointRef>,
+        request: Request,
+    ) -> Result<(Answer, Vec<OwnedFd>), Failure> {
+        let registry = &self.house.registry;
+        let answer = match request {
+            Request::Attach(_) | Request::Resume(_) if member.is_some() => {
+                return Err(Failure::new(ErrorCode::BadRequest, "this connection is attached already"));
+            }
+            Request::Attach(ask) => {
+                let admitted = Registry::admit(registry, peer, &ask, self.number)?;
+                *member = Some(admitted.endpoint);
+                let fds = self.house.descriptors(ask.access == Access::ReadOnly, admitted.wake).map_err(
+                    |error| {
+                        tracing::error!("rmmt: pid={}: descriptors: {error}", peer.pid);
+                        Failure::new(ErrorCode::Internal, "the memory daemon has too many open files")
+                    },
+                )?;
+                tracing::info!(
+                    "rmmt: attached pid={} name={} endpoint={}",
+                    peer.pid,
+                    ask.name,
+                    admitted.endpoint.id
+                );
+                let EndpointRef { id, incarnation } = admitted.endpoint;
+                return Ok((Answer::Attached(Attached { endpoint: id.get(), incarnation }), fds));
+            }
+            Request::Resume(ask) => {
+                let unknown = || Failure::new(ErrorCode::UnknownEndpoint, "no such endpoint; connect again");
+                let id = EndpointId::new(ask.endpoint).ok_or_else(unknown)?;
+                let endpoint = EndpointRef { id, incarnation: ask.incarnation };
+                registry.borrow_mut().resume(peer, endpoint, ask.token, self.number)?;
+                *member = Some(endpoint);
+                Answer::Resumed(Resumed { endpoint: ask.endpoint })
+            }
+            Request::OpenInbox { inbox } => {
+                if member.is_none() {
+                    return Err(Failure::new(
+                        ErrorCode::NotAttached,
+                        "only a member opens inboxes; attach first",
+                    ));
+                }
+                let found = registry.borrow_mut().open_inbox(&inbox)?;
+                let EndpointRef { id, incarnation } = found.endpoint;
+                return Ok((Answer::Opened(Opened { endpoint: id.get(), incarnation }), vec![found.wake]));
+            }
+            Request::Inboxes => Answer::Inboxes { inboxes: report::inboxes(&registry.borrow()) },
+            Request::Members => Answer::Members { members: report::members(&registry.borrow()) },
+            Request::Pool => Answer::Pool(report::pool(registry.borrow().pool(), self.house.lives)),
+            Request::Audit => {
+                let pool = registry.borrow().pool().clone();
+                let audit = tokio::task::spawn_blocking(move || report::audit(&pool)).await;
+                Answer::Audit(audit.map_err(|error| {
+                    tracing::error!("rmmt: the audit failed: {error}");
+                    Failure::new(ErrorCode::Internal, "the audit failed; see the memory daemon's log")
+                })?)
+            }
+            Request::Bye => Answer::Bye,
+            _ => return Err(Failure::new(ErrorCode::BadRequest, "this daemon does not know that request")),
+        };
+        Ok((answer, Vec::new()))
+    }
+}
