@@ -21,8 +21,8 @@ pub struct Scene {
     living: BTreeMap<u64, ObjectClass>,
 }
 
-/// What one frame shows. **Provisional**: pixels and tracks.
-#[derive(Clone, PartialEq, Debug)]
+/// What one frame shows. **Provisional**: pixels and tracks. The default is a frame that shows nothing.
+#[derive(Clone, PartialEq, Debug, Default)]
 pub struct Verdict {
     /// The road users seen in this frame, by number of their track.
     pub tracks: Vec<TrackedObject>,
