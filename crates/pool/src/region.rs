@@ -215,9 +215,9 @@ impl Region {
 
 #[cfg(loom)]
 impl Region {
-    /// A pool of `blocks` (at most 64) blocks whose words start as `word`, three endpoints, inboxes of two.
+    /// A pool of `blocks` (a power of two, at most 64) whose words start as `word`, three endpoints, inboxes of two.
     pub fn for_model(blocks: u32, word: crate::word::Word) -> Self {
-        let header = [4096, 1, 64, 3, 1, Class::for_len(64).unwrap().index() as u64];
+        let header = [4096, 1, blocks.into(), 3, 1, Class::for_len(64).unwrap().index() as u64];
         let geometry = Geometry::from_header(header).unwrap();
         let zeros = |n: usize| Slice((0..n).map(|_| AtomicU64::new(0)).collect());
         let region = Region {

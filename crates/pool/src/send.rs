@@ -183,6 +183,10 @@ impl Region {
     /// Only one sender of several gets `true`: one system call wakes the receiver once.
     fn take_sleeping(receiver: Endpoint<'_>) -> bool {
         let sleeping = receiver.sleeping();
+        // The hint's compare-and-swap and this load are sequentially consistent, as are the receiver's store and load
+        // (see `receiver`). The model checker knows that order only for fences.
+        #[cfg(loom)]
+        loom::sync::atomic::fence(Ordering::SeqCst);
         let wake = sleeping.load(Ordering::SeqCst) != 0 && sleeping.swap(0, Ordering::SeqCst) != 0;
         if wake {
             kill_point!(BeforeWake);
@@ -211,7 +215,10 @@ impl Region {
                 Err(SendFailure::Full) => {}
                 other => return other.map(|wake| (wake, dropped)),
             }
-            let Some((old, hint)) = self.take_back_oldest(me, to, receiver) else { return Err(SendFailure::Full) };
+            let Some((old, hint)) = self.take_back_oldest(me, to, receiver) else {
+                // Nothing of ours; or the receiver has just taken it, and there is room now.
+                return self.send(me, block, to, pass).map(|wake| (wake, dropped));
+            };
             dropped += 1;
             let generation = Word::load(self.word(place)).generation();
             let content = Slot::full(hint.content.lap(), hint.content.nonce() + 1, me, generation, block);
