@@ -1,0 +1,32 @@
+//! `aits rmmt`: the memory daemon at the system's own place.
+
+use std::process::ExitCode;
+
+use aits_service::{CommonArgs, die_with_parent};
+
+/// Arguments of `aits rmmt`.
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    common: CommonArgs,
+
+    /// Memory for frames, reserved at the start
+    #[arg(long, value_name = "SIZE", default_value = "512MiB", value_parser = baton_rmmt::parse_size)]
+    pool_size: u64,
+
+    /// Largest block that can be asked for
+    #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = baton_rmmt::parse_size)]
+    max_block: u64,
+}
+
+pub(crate) fn run(args: Args) -> ExitCode {
+    if let Err(error) = die_with_parent() {
+        eprintln!("rmmt: {error}");
+        return error.class().into();
+    }
+    let mut daemon = baton_rmmt::Args::new(args.common.run_dir().uri("rmmt"));
+    daemon.size = args.pool_size;
+    daemon.max_block = args.max_block;
+    daemon.log = args.common.log;
+    baton_rmmt::run(daemon)
+}

@@ -1,0 +1,83 @@
+//! The processes of a system: their commands, and the order in which they start and end.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use aits_service::ServiceError;
+
+use super::settings::Settings;
+
+/// Position in the order of ending: 0 first.
+pub(super) type Stage = usize;
+
+/// How many stages there are.
+pub(super) const STAGES: usize = 3;
+
+/// Viewers leave first, so that nobody sees the rest go.
+const DOOR: Stage = 0;
+const WORK: Stage = 1;
+/// The memory goes last: the others give back what they hold.
+const MEMORY: Stage = 2;
+
+/// One process.
+#[derive(Clone, Debug)]
+pub(super) struct Member {
+    /// As `vss-0`.
+    pub(super) name: String,
+    /// The program.
+    pub(super) program: OsString,
+    /// Its arguments.
+    pub(super) arguments: Vec<OsString>,
+    /// When it ends.
+    pub(super) stage: Stage,
+    /// Whether the others cannot live on without it.
+    pub(super) foundation: bool,
+    /// The socket that must answer before it starts.
+    pub(super) waits_for: Option<PathBuf>,
+}
+
+/// All processes in starting order.
+pub(super) fn members(settings: &Settings) -> Result<Vec<Member>, ServiceError> {
+    let program: OsString = std::env::current_exe()?.into();
+    let member = |name: &str, stage: Stage, own: Vec<OsString>| {
+        let subcommand = name.split('-').next().unwrap_or(name);
+        let mut arguments: Vec<OsString> =
+            vec![subcommand.into(), "--run".into(), settings.run.path().into()];
+        arguments.extend(["--log".into(), settings.log.clone().into()]);
+        arguments.extend(own);
+        let foundation = stage == MEMORY;
+        let waits_for = (!foundation).then(|| settings.run.socket("rmmt"));
+        Member { name: name.into(), program: program.clone(), arguments, stage, foundation, waits_for }
+    };
+    let text = |value: &dyn ToString| OsString::from(value.to_string());
+    let mut all = vec![
+        member(
+            "rmmt",
+            MEMORY,
+            vec![
+                "--pool-size".into(),
+                text(&settings.pool_size),
+                "--max-block".into(),
+                text(&settings.max_block),
+            ],
+        ),
+        member("vas", WORK, vec![]),
+    ];
+    for index in 0..settings.vss {
+        let own = vec![
+            "--index".into(),
+            text(&index),
+            "--model".into(),
+            settings.model.clone().into(),
+            "--runtime".into(),
+            settings.runtime.clone().into(),
+        ];
+        all.push(member(&format!("vss-{index}"), WORK, own));
+    }
+    let db = vec!["--db".into(), settings.db.clone().into(), "--vss".into(), text(&settings.vss)];
+    all.push(member("wmits", WORK, db));
+    all.push(member("preview", WORK, vec![]));
+    let door = vec!["--listen".into(), text(&settings.listen), "--workers".into(), text(&settings.workers)];
+    all.push(member("gateway", DOOR, door));
+    Ok(all)
+}
