@@ -194,3 +194,40 @@ fn the_stop_flag_ends_a_source() {
     stop.stop();
     assert!(matches!(source.next(), Err(ReadError::Stopped { .. })));
 }
+
+/// A VP9 stream can order an old picture to be shown again (`show_existing_frame`): the same memory comes out a second
+/// time. The block that was handed on must not get another header.
+#[test]
+fn a_picture_that_comes_out_twice_is_two_blocks() {
+    // IVF: a header of 32 bytes, then frames of (length, time stamp, data).
+    let whole = std::fs::read(clip("vp9.ivf")).unwrap();
+    let mut doubled = whole[..32].to_vec();
+    let mut rest = &whole[32..];
+    let mut stamp = 0_u64;
+    while !rest.is_empty() {
+        let len = u32::from_le_bytes(rest[..4].try_into().unwrap()) as usize;
+        // 0b10 frame marker, profile 0, show_existing_frame, reference 0: every frame of this clip refreshes it.
+        for data in [&rest[12..12 + len], &[0b1000_1000]] {
+            doubled.extend((data.len() as u32).to_le_bytes());
+            doubled.extend(stamp.to_le_bytes());
+            doubled.extend(data);
+            stamp += 1;
+        }
+        rest = &rest[12 + len..];
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("doubled.ivf");
+    std::fs::write(&path, doubled).unwrap();
+    let memory = HeapMemory::new(64);
+    let mut source = common::open_path(&path, &memory).unwrap();
+    let kept = frames(&mut source);
+    assert_eq!(kept.len(), 20);
+    for (number, (header, block)) in kept.iter().enumerate() {
+        assert_pattern(block, number / 2, 4);
+        assert_eq!(aits_frame::Header::parse(block).unwrap(), *header);
+        assert_eq!(header.sequence.0 as usize, number);
+    }
+    assert_eq!(source.counters().copied, 10);
+    drop((source, kept));
+    assert_eq!(memory.in_use(), 0);
+}
