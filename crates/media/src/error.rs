@@ -50,6 +50,8 @@ pub enum OpenError {
         "{url} begins with a scheme that this FFmpeg does not know; use a path, rtsp://, rtmp:// or http://"
     )]
     UnknownScheme { url: String },
+    #[error("{url} answered, but not with a video stream; check scheme, port and path")]
+    NotAStream { url: String },
     #[error("opening {url} was stopped")]
     Stopped { url: String },
     #[error("{url} could not be opened: {reason}; try to play it with ffplay on this machine")]
@@ -108,6 +110,11 @@ impl Attempt<'_> {
             // FFmpeg says EIO when a name does not resolve.
             (_, Some(ff::EHOSTUNREACH | ff::ENETUNREACH | ff::EIO)) if self.is_network => {
                 OpenError::Unreachable { url, reason: code.text() }
+            }
+            (ff::AVERROR_INVALIDDATA | ff::AVERROR_EOF, _) | (_, Some(ff::ECONNRESET | ff::EPIPE))
+                if self.is_network =>
+            {
+                OpenError::NotAStream { url }
             }
             (ff::AVERROR_INVALIDDATA | ff::AVERROR_EOF, _) if self.looks_like_mp4 => {
                 OpenError::NoIndex { url }

@@ -9,7 +9,7 @@
 //! (strides are multiples of 64, heights padded). Pictures in 8-bit 4:2:0, which is nearly all video, are *direct*; other
 //! formats are converted into a block and counted as copied.
 //!
-//! Foreign code is called in [`ffi`](self) and `memory.rs` only; everything else forbids `unsafe` by lint.
+//! Foreign code is called in `src/ffi` and `memory.rs` only; everything else forbids `unsafe` by lint.
 //!
 //! ```no_run
 //! use aits_frame::StreamId;

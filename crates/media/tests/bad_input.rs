@@ -151,6 +151,16 @@ fn a_host_that_says_nothing_is_given_up() {
 }
 
 #[test]
+fn a_host_that_speaks_something_else_is_named() {
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("rtsp://{}/ch1", other.local_addr().unwrap());
+    let opener = std::thread::spawn(move || Source::open(&url, HeapMemory::new(1), options()).err());
+    drop(other.accept().unwrap());
+    let error = opener.join().unwrap().unwrap();
+    assert!(matches!(error, OpenError::NotAStream { .. }), "{error:?}");
+}
+
+#[test]
 fn opening_can_be_stopped_from_elsewhere() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("rtsp://{}/ch1", silent.local_addr().unwrap());
