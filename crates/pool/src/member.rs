@@ -151,6 +151,12 @@ impl Member {
         self.inner.refused.load(Ordering::Relaxed)
     }
 
+    /// The spare blocks in this endpoint's magazine: held according to the pool, in nobody's hands.
+    #[must_use]
+    pub fn spare_blocks(&self) -> Vec<BlockId> {
+        self.inner.store().spare.iter().flatten().copied().collect()
+    }
+
     /// A block of `len` bytes, held by this endpoint alone. Never blocks.
     ///
     /// # Errors

@@ -123,6 +123,14 @@ impl Pool {
         })
     }
 
+    /// The living owner of a number, to address messages to it.
+    #[must_use]
+    pub fn endpoint(&self, id: EndpointId) -> Option<EndpointRef> {
+        let record = self.shared.region.endpoint(id)?;
+        let incarnation = record.incarnation().load(Ordering::SeqCst) as u32;
+        (record.state().load(Ordering::SeqCst) == STATE_LIVE).then_some(EndpointRef { id, incarnation })
+    }
+
     /// The member's connection ended but its process lives: nobody can send to it any more, unread messages are taken
     /// back; what it holds stays held until [`Pool::reap`].
     ///
