@@ -102,6 +102,13 @@ impl Worker {
                     Incoming::Connection(give, stream) => {
                         // Said before the first byte is read: until then the master may give it to another.
                         open = say(&channel, Word::Taken(give.id)).await?;
+                        let stream = match stream {
+                            Ok(stream) => stream,
+                            Err(error) => {
+                                tracing::warn!(%error, "a connection is of no use and closed");
+                                continue;
+                            }
+                        };
                         let service = Arc::clone(&service);
                         let connection = Connection {
                             id: give.id,
@@ -133,9 +140,10 @@ enum Incoming {
     End,
     /// A packet that is no connection: the master's of another version; there is nothing to answer.
     Nothing,
-    /// The connection's descriptor did not arrive (this process has no room for it) or is no usable socket.
+    /// The connection's descriptor did not arrive: this process has no room for it, another one may.
     Lost(Give),
-    Connection(Give, Stream),
+    /// The stream is an error if the socket is of no use, to this process or to any other.
+    Connection(Give, io::Result<Stream>),
 }
 
 async fn receive(channel: &UnixDatagram) -> io::Result<Incoming> {
@@ -155,14 +163,8 @@ async fn receive(channel: &UnixDatagram) -> io::Result<Incoming> {
         tracing::warn!(len, "a message of the master was not understood");
         return Ok(Incoming::Nothing);
     };
-    Ok(match fds.pop().map(Stream::from_fd) {
-        Some(Ok(stream)) => Incoming::Connection(give, stream),
-        Some(Err(error)) => {
-            tracing::warn!(%error, "a connection could not be taken");
-            Incoming::Lost(give)
-        }
-        None => Incoming::Lost(give),
-    })
+    let Some(socket) = fds.pop() else { return Ok(Incoming::Lost(give)) };
+    Ok(Incoming::Connection(give, Stream::from_fd(socket)))
 }
 
 /// True while the master is there.

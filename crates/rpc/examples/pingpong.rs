@@ -61,11 +61,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         };
         return Ok(Worker::attach()?.serve(serve).await?);
     }
+    // From here on the signals do not end this process by themselves.
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let uri = if args.listen.contains("://") { args.listen } else { format!("ip://{}", args.listen) };
     let cluster =
         Cluster::builder().listen(uri).workers(args.workers).worker_args(["--worker"]).start().await?;
     println!("listening at {}", cluster.local_uri());
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     cluster
         .run_until(async {
             tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }

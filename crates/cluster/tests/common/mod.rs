@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::mpsc;
+use std::sync::{OnceLock, mpsc};
 use std::time::Duration;
 
 use baton_cluster::{Address, Builder, Cluster, Event, Stream};
@@ -13,17 +13,25 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 /// Nothing here takes so long; a test that waits for longer has failed.
 pub const WATCHDOG: Duration = Duration::from_secs(30);
 
-/// The echo example. `cargo test` builds it; when one test alone is run, it is built here.
+/// The echo example. `cargo test` builds it; `cargo test --test NAME` does not, so it is built here if it is missing or
+/// older than this test.
 pub fn echo_binary() -> PathBuf {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(build_example).clone()
+}
+
+fn build_example() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let profile = test.parent().and_then(Path::parent).unwrap();
     let binary = profile.join("examples/echo");
-    if !binary.exists() {
+    let age = |path: &Path| path.metadata().and_then(|meta| meta.modified()).ok();
+    if age(&binary) < age(&test) {
         let built = Command::new(env!("CARGO"))
-            .args(["build", "--example", "echo", "--manifest-path"])
+            .args(["build", "--quiet", "--example", "echo", "--manifest-path"])
             .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"))
             .arg("--target-dir")
             .arg(profile.parent().unwrap())
+            .args((profile.file_name() == Some("release".as_ref())).then_some("--release"))
             .status();
         assert!(built.unwrap().success());
     }
