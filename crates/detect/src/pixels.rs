@@ -3,7 +3,7 @@
 //! The planes are scaled first (three small planes of equal size, the chroma ones too), then one pass over the small
 //! picture converts colours and normalises. Scaling is area averaging when it shrinks and linear when it enlarges: rows
 //! are summed with 8-bit weights into one row of 16-bit sums, which the compiler turns into vector code, then that row is
-//! shrunk. Measured for 1080p → 416×234: see the README.
+//! shrunk.
 
 use aits_frame::{ColorRange, Picture, Plane};
 
