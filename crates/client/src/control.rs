@@ -4,7 +4,7 @@
 //!   connected ──request fails, end of stream──▶ away ──next request: connect, resume──▶ connected
 //!                                                 │ resume refused (another pool, reaped)
 //!                                                 ▼
-//!                                              detached: says so at every request, connect anew
+//!                                              detached: says so at every request; the owner connects anew
 //! ```
 //!
 //! Nothing here is on the path of a block. While a killed daemon is being restarted, its listening socket lives on at
@@ -15,7 +15,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use baton_fdpass as fdpass;
 use baton_wire::attach::{Answer, DecodeError, Failure, HEADER_LEN, Header, Kind, Request, Resume};
@@ -25,6 +25,9 @@ const PATIENCE: Duration = Duration::from_secs(3);
 
 /// For the farewell at the end of the last handle.
 const PATIENCE_BYE: Duration = Duration::from_millis(250);
+
+/// Between two tries, while a daemon is killed and its successor starts.
+const RETRY_PAUSE: Duration = Duration::from_millis(5);
 
 /// Why a request was not answered.
 #[derive(Debug, thiserror::Error)]
@@ -135,6 +138,12 @@ fn overdue(error: io::Error) -> io::Error {
     }
 }
 
+/// Whether a daemon was there and was killed in the middle. Its successor may be there already.
+fn was_cut(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
+}
+
 /// The member's way to the daemon, for as long as the member lives.
 #[derive(Debug)]
 pub(crate) struct Control {
@@ -148,26 +157,30 @@ impl Control {
         Self { path, identity, connection: Mutex::new(Some(connection)) }
     }
 
-    /// Asks; if the connection turns out to be dead, connects, resumes and asks once more.
+    /// Asks; if the connection turns out to be dead, connects, resumes and asks again, for at most [`PATIENCE`].
     pub(crate) fn ask(&self, request: &Request) -> Result<(Answer, Vec<OwnedFd>), AskError> {
         let mut place = self.lock();
-        if let Some(connection) = place.as_mut() {
-            match connection.ask(request) {
-                Err(AskError::Away(error)) if error.kind() != io::ErrorKind::TimedOut => {}
-                Err(error @ (AskError::Away(_) | AskError::Protocol(_))) => {
-                    *place = None; // out of step: an answer may still come
-                    return Err(error);
+        let started = Instant::now();
+        loop {
+            let connected = match place.take() {
+                Some(connection) => Ok(connection),
+                None => self.resume(),
+            };
+            let answered = connected.and_then(|mut connection| {
+                let answered = connection.ask(request);
+                // After anything else the stream is out of step: an answer may still come.
+                if matches!(answered, Ok(_) | Err(AskError::Refused(_))) {
+                    *place = Some(connection);
+                }
+                answered
+            });
+            match answered {
+                Err(AskError::Away(error)) if was_cut(&error) && started.elapsed() < PATIENCE => {
+                    std::thread::sleep(RETRY_PAUSE);
                 }
                 answered => return answered,
             }
         }
-        *place = None;
-        let mut connection = self.resume()?;
-        let answered = connection.ask(request);
-        if !matches!(answered, Err(AskError::Away(_) | AskError::Protocol(_))) {
-            *place = Some(connection);
-        }
-        answered
     }
 
     fn resume(&self) -> Result<Connection, AskError> {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -101,7 +102,10 @@ async fn supervise(
             _ = int.recv() => true,
         };
         if stopping {
-            return Ok(stop(child, limits).await.map_err(KeepError::Setup)?.code().map_or(1, exit_code));
+            let status = stop(child, limits).await.map_err(KeepError::Setup)?;
+            // A child that had not set up its handler yet ends by our own signal: as asked.
+            let obeyed = status.signal() == Some(Signal::TERM.as_raw());
+            return Ok(if obeyed { 0 } else { status.code().map_or(1, exit_code) });
         }
         // Either the child has ended, or it closed its socket, which no healthy child does before it ends.
         let status = stop(child, limits).await.map_err(KeepError::Setup)?;

@@ -141,21 +141,22 @@ fn raise_descriptor_limit() {
     }
 }
 
-fn daemon(args: &Args, ward: Option<Ward>, mut deposits: Vec<Deposit>) -> Result<u8, Failed> {
+fn daemon(args: &Args, ward: Option<Ward>, deposits: Vec<Deposit>) -> Result<u8, Failed> {
     raise_descriptor_limit();
-    let base = Base::lay(args, ward.as_ref(), &mut deposits)?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failed::Runtime)?;
-    LocalSet::new().block_on(&runtime, serve(args, base, ward, deposits)).map_err(Failed::Runtime)?;
+    LocalSet::new().block_on(&runtime, serve(args, ward, deposits))?;
     Ok(0)
 }
 
-async fn serve(args: &Args, base: Base, ward: Option<Ward>, deposits: Vec<Deposit>) -> io::Result<()> {
-    let mut term = signal(SignalKind::terminate())?;
-    let mut int = signal(SignalKind::interrupt())?;
+async fn serve(args: &Args, ward: Option<Ward>, mut deposits: Vec<Deposit>) -> Result<(), Failed> {
+    // Before there is anything that an early signal could leave behind.
+    let mut term = signal(SignalKind::terminate()).map_err(Failed::Runtime)?;
+    let mut int = signal(SignalKind::interrupt()).map_err(Failed::Runtime)?;
+    let base = Base::lay(args, ward.as_ref(), &mut deposits)?;
     let Base { pool, fds, payload_read_only, listener, files, lives } = base;
-    listener.set_nonblocking(true)?;
-    let listener = UnixListener::from_std(listener)?;
+    listener.set_nonblocking(true).map_err(Failed::Runtime)?;
+    let listener = UnixListener::from_std(listener).map_err(Failed::Runtime)?;
 
     let bytes = pool.usage().total_bytes;
     let registry = Rc::new(RefCell::new(Registry::new(pool, ward)));

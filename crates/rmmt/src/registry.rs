@@ -130,6 +130,11 @@ impl Registry {
         self.entries.get(&id)
     }
 
+    /// The process behind an endpoint.
+    pub(crate) fn process(&self, endpoint: EndpointRef) -> Option<Rc<Process>> {
+        self.entry(endpoint.id).filter(|e| e.endpoint == endpoint).map(|e| Rc::clone(&e.process))
+    }
+
     /// Takes over the endpoints that the pool's table and the keeper's deposits name, reaps those whose process is gone.
     pub(crate) fn adopt(shared: &Shared, mut deposits: Vec<Deposit>) {
         let found = shared.borrow().pool.endpoints();

@@ -36,6 +36,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a connection that only asks questions may be silent.
 const IDLE: Duration = Duration::from_secs(60);
 
+/// How long a hang-up may turn out to be a death.
+const DYING: Duration = Duration::from_millis(100);
+
 /// Why a session ended.
 #[derive(Debug, thiserror::Error)]
 enum End {
@@ -73,13 +76,18 @@ impl Session {
         let mut member = None;
         let end = self.serve(peer, &mut member, attached).await;
         tracing::debug!("rmmt: connection of pid={} ended: {end}", peer.pid);
-        if let Some(endpoint) = member {
-            let mut registry = self.house.registry.borrow_mut();
-            match end {
-                End::Bye => registry.leave(endpoint, self.number),
-                _ => registry.hung_up(endpoint, self.number),
-            }
+        let Some(endpoint) = member else { return };
+        if matches!(end, End::Bye) {
+            self.house.registry.borrow_mut().leave(endpoint, self.number);
+            return;
         }
+        // A process that is being killed closes its files a moment before it is dead; then this is no hang-up, and what
+        // waits in its inbox belongs on the line of its death.
+        let process = self.house.registry.borrow().process(endpoint);
+        if let Some(process) = process {
+            let _ = timeout(DYING, process.ended()).await;
+        }
+        self.house.registry.borrow_mut().hung_up(endpoint, self.number);
     }
 
     async fn serve(&mut self, peer: Peer, member: &mut Option<EndpointRef>, attached: impl FnOnce()) -> End {

@@ -1,0 +1,128 @@
+//! The daemon itself is killed, and stopped.
+
+mod stage;
+
+use baton_client::{ConnectOptions, RecvError, SendFailure};
+use rustix::process::Signal;
+use stage::{Daemon, kill, until};
+
+#[test]
+fn a_killed_daemon_is_replaced_and_every_count_is_intact() {
+    let daemon = Daemon::start();
+    let (client, mut inbox) = daemon.member(ConnectOptions::new("keeps").inbox("keeps.in"));
+    let mut other = daemon.puppet("other", "other.in");
+    other.ask("hold 5 100000");
+    let mine = client.alloc(64).unwrap().freeze();
+    client.sender("other.in").unwrap().send(client.alloc(77).unwrap().freeze()).unwrap();
+    for life in 1..=3 {
+        daemon.kill_and_wait();
+        let info = daemon.observer().pool().unwrap();
+        assert_eq!(info.adoptions, life);
+        let members = client.members().unwrap();
+        let seen: Vec<_> = members.iter().map(|m| (m.name.as_str(), m.inbox.as_deref(), m.queued)).collect();
+        assert_eq!(seen, [("keeps", Some("keeps.in"), 0), ("other", Some("other.in"), 1)]);
+        assert_eq!(members[1].blocks_held, 5);
+        daemon.assert_balanced();
+        // Ways opened before and after work alike.
+        assert_eq!(other.ask("send keeps.in"), "sent 0");
+        assert!(inbox.recv(None).unwrap().unwrap().block.len() == 100_000);
+        other.ask("hold 1 100000");
+    }
+    assert!(other.ask("recv").contains("len 77"));
+    assert_eq!(mine.len(), 64);
+}
+
+#[test]
+fn who_died_while_there_was_no_daemon_is_reaped_by_the_next() {
+    let daemon = Daemon::start();
+    let mut holder = daemon.puppet("holder", "holder.in");
+    let mut stays = daemon.puppet("stays", "stays.in");
+    holder.ask("hold 7 100000");
+    // The keeper is stopped, so that nobody starts the next daemon meanwhile.
+    let before = daemon.pid();
+    kill(daemon.keeper_pid(), Signal::STOP);
+    kill(before, Signal::KILL);
+    let pid = holder.pid();
+    holder.kill();
+    stays.ask("hold 2 1000");
+    // Nobody to ask for a way, but blocks come and go.
+    assert_eq!(stays.ask("drop"), "dropped");
+    assert_eq!(stays.ask("alloc 1000"), "allocated");
+    kill(daemon.keeper_pid(), Signal::CONT);
+    let line = daemon.logged(&["rmmt: reaped", &format!("pid={pid} name=holder")]);
+    assert!(line.ends_with("(7)"), "{line}");
+    daemon.assert_balanced();
+    assert_eq!(stays.ask("audit"), "true");
+}
+
+#[test]
+fn members_under_load_do_not_notice_that_the_daemon_is_killed() {
+    let daemon = Daemon::start();
+    let mut pair = [daemon.puppet("a", "a.in"), daemon.puppet("b", "b.in")];
+    pair[0].order("work b.in 1500");
+    pair[1].order("work a.in 1500");
+    for _ in 0..5 {
+        daemon.kill_and_wait();
+    }
+    for puppet in &mut pair {
+        assert_eq!(puppet.answer(), "[] received some: true");
+    }
+    for puppet in &mut pair {
+        puppet.kill();
+    }
+    until("both to be reaped", || daemon.observer().members().unwrap().is_empty().then_some(()));
+    daemon.assert_balanced();
+    assert_eq!(daemon.observer().pool().unwrap().blocks_in_use, 0);
+}
+
+#[test]
+fn sigterm_leaves_nothing_and_tells_the_members() {
+    let mut daemon = Daemon::start();
+    let before = shared_memory();
+    let (client, mut inbox) = daemon.member(ConnectOptions::new("member").inbox("member.in"));
+    let sender = client.sender("member.in").unwrap();
+    let block = client.alloc(100).unwrap().freeze();
+    let waiting = std::thread::spawn(move || inbox.recv(Some(stage::WATCHDOG)));
+    assert_eq!(daemon.stop().code(), Some(0));
+    assert!(matches!(waiting.join().unwrap(), Err(RecvError::Closed)), "a sleeping reader learns of it");
+    assert_eq!(block.len(), 100, "its own blocks stay readable");
+    assert_eq!(sender.send(block).unwrap_err().reason, SendFailure::Gone);
+    assert!(client.members().is_err());
+    let left: Vec<_> = std::fs::read_dir(daemon.dir()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left, ["log"], "no socket, no lock");
+    assert_eq!(shared_memory(), before);
+}
+
+#[test]
+fn a_killed_keeper_ends_the_daemon_cleanly() {
+    let daemon = Daemon::start();
+    kill(daemon.keeper_pid(), Signal::KILL);
+    daemon.logged(&["rmmt: ended"]);
+    until("the socket to go", || (!daemon.socket().exists()).then_some(()));
+}
+
+#[test]
+fn one_daemon_at_a_time_and_a_stale_socket_is_replaced() {
+    let daemon = Daemon::start();
+    let second = stage_second(&daemon.uri());
+    assert!(second.contains("another memory daemon runs at"), "{second}");
+    daemon.observer().pool().unwrap();
+}
+
+/// Tries to start another daemon at the same place, and returns what it says.
+fn stage_second(uri: &str) -> String {
+    let mut args = std::process::Command::new(std::env::current_exe().unwrap());
+    args.args(["--exact", "stage::role", "--nocapture", "--test-threads=1"])
+        .env("BATON_TEST_ROLE", "rmmt")
+        .env("BATON_TEST_URI", uri)
+        .env("BATON_TEST_OPTIONS", "");
+    let output = args.output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn shared_memory() -> Vec<std::ffi::OsString> {
+    let mut names: Vec<_> = std::fs::read_dir("/dev/shm").unwrap().map(|e| e.unwrap().file_name()).collect();
+    names.sort();
+    names
+}

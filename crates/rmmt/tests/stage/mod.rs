@@ -1,0 +1,252 @@
+//! Real processes for the tests: this test program starts itself as the memory daemon (keeper and daemon) and as members
+//! that do what they are told over their standard input.
+#![allow(dead_code, reason = "each test program uses its own part of the stage")]
+
+mod puppet;
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, ExitCode, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use baton_client::{Client, ConnectOptions, Inbox, Observer};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// A watchdog, not a measure: nothing here takes a second unless it hangs.
+pub const WATCHDOG: Duration = Duration::from_secs(30);
+
+const ROLE: &str = "BATON_TEST_ROLE";
+const URI: &str = "BATON_TEST_URI";
+const OPTIONS: &str = "BATON_TEST_OPTIONS";
+
+/// Not a test of its own: whatever role the environment says.
+#[test]
+fn role() {
+    let Ok(role) = std::env::var(ROLE) else { return };
+    let (uri, options) = (std::env::var(URI).unwrap(), std::env::var(OPTIONS).unwrap());
+    match role.as_str() {
+        "rmmt" => {
+            let mut args = baton_rmmt::Args::new(uri);
+            args.size = 16 << 20;
+            args.max_block = 1 << 20;
+            args.inbox_len = 4;
+            args.log = "debug".into();
+            args.no_keeper = options == "no keeper";
+            if let Ok(size) = options.parse() {
+                args.size = size;
+            }
+            let code = baton_rmmt::run(args);
+            std::process::exit(if code == ExitCode::SUCCESS { 0 } else { 1 });
+        }
+        "member" => puppet::play(&uri, &options),
+        other => panic!("no such role: {other}"),
+    }
+}
+
+fn myself(role: &str, uri: &str, options: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
+        .args(["--exact", "stage::role", "--nocapture", "--test-threads=1"])
+        .env(ROLE, role)
+        .env(URI, uri)
+        .env(OPTIONS, options);
+    command
+}
+
+/// Waits until `found` gives something.
+#[track_caller]
+pub fn until<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + WATCHDOG;
+    loop {
+        if let Some(found) = found() {
+            return found;
+        }
+        assert!(Instant::now() < end, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+pub fn kill(pid: u32, signal: Signal) {
+    kill_process(Pid::from_raw(i32::try_from(pid).unwrap()).unwrap(), signal).unwrap();
+}
+
+/// A memory daemon under its keeper, in a directory of its own.
+pub struct Daemon {
+    dir: tempfile::TempDir,
+    keeper: Child,
+}
+
+impl Daemon {
+    pub fn start() -> Self {
+        Self::with("")
+    }
+
+    pub fn with(options: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let log = std::fs::File::create(dir.path().join("log")).unwrap();
+        let uri = format!("un://{}", dir.path().join("rmmt.sock").display());
+        let keeper = myself("rmmt", &uri, options)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let daemon = Self { dir, keeper };
+        Observer::connect(&daemon.uri(), WATCHDOG)
+            .unwrap_or_else(|error| panic!("{error}\n{}", daemon.log()));
+        daemon
+    }
+
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.dir().join("rmmt.sock")
+    }
+
+    pub fn uri(&self) -> String {
+        format!("un://{}", self.socket().display())
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir().join("log")).unwrap_or_default()
+    }
+
+    /// Waits for a line of the log that contains all of `parts`, and returns it.
+    #[track_caller]
+    pub fn logged(&self, parts: &[&str]) -> String {
+        until(&format!("a log line with {parts:?}"), || {
+            self.log().lines().find(|line| parts.iter().all(|part| line.contains(part))).map(str::to_owned)
+        })
+    }
+
+    pub fn keeper_pid(&self) -> u32 {
+        self.keeper.id()
+    }
+
+    /// The serving process: the keeper's only child.
+    pub fn pid(&self) -> u32 {
+        until("the keeper's child", || children(self.keeper.id()).first().copied())
+    }
+
+    /// Kills the serving process and waits until its successor serves.
+    pub fn kill_and_wait(&self) {
+        let before = self.pid();
+        kill(before, Signal::KILL);
+        until("the next daemon", || children(self.keeper.id()).into_iter().find(|pid| *pid != before));
+        self.observer().pool().unwrap();
+    }
+
+    pub fn observer(&self) -> Observer {
+        Observer::connect(&self.uri(), WATCHDOG).unwrap()
+    }
+
+    /// A member in this process.
+    pub fn member(&self, options: ConnectOptions) -> (Client, Inbox) {
+        Client::connect(&self.uri(), options.timeout(WATCHDOG)).unwrap()
+    }
+
+    /// A member in a process of its own. `inbox` may be empty.
+    pub fn puppet(&self, name: &str, inbox: &str) -> Puppet {
+        Puppet::start(&self.uri(), &format!("{name} {inbox}"))
+    }
+
+    /// The books balance: nobody holds a block that nobody should, none is lost.
+    #[track_caller]
+    pub fn assert_balanced(&self) {
+        let report = self.observer().audit().unwrap();
+        assert!(report.ok, "{report:?}");
+    }
+
+    /// SIGTERM, and how it ended.
+    pub fn stop(&mut self) -> ExitStatus {
+        kill(self.keeper.id(), Signal::TERM);
+        self.keeper.wait().unwrap()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- the daemon's log\n{}---", self.log());
+        }
+        if let Ok(None) = self.keeper.try_wait() {
+            kill(self.keeper.id(), Signal::TERM);
+            let _ = self.keeper.wait();
+        }
+    }
+}
+
+fn children(pid: u32) -> Vec<u32> {
+    // All threads: the test harness runs its test on another thread than main.
+    let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
+    tasks
+        .flatten()
+        .filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok())
+        .flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
+        .collect()
+}
+
+/// A member process that does what it is told; killed when dropped.
+pub struct Puppet {
+    child: Child,
+    orders: ChildStdin,
+    answers: mpsc::Receiver<String>,
+}
+
+impl Puppet {
+    fn start(uri: &str, options: &str) -> Self {
+        let mut child =
+            myself("member", uri, options).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let (tx, answers) = mpsc::channel();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        std::thread::spawn(move || {
+            for line in stdout.lines().map_while(Result::ok) {
+                // The harness writes to the same stream, and may leave its line open.
+                if let Some((_, answer)) = line.split_once("@@ ") {
+                    let _ = tx.send(answer.to_owned());
+                }
+            }
+        });
+        let orders = child.stdin.take().unwrap();
+        let mut puppet = Self { child, orders, answers };
+        assert_eq!(puppet.answer(), "attached");
+        puppet
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Gives an order without waiting for the answer.
+    pub fn order(&mut self, order: &str) {
+        writeln!(self.orders, "{order}").unwrap();
+    }
+
+    #[track_caller]
+    pub fn answer(&mut self) -> String {
+        self.answers.recv_timeout(WATCHDOG).expect("the member does not answer")
+    }
+
+    /// Gives an order and waits for the answer.
+    #[track_caller]
+    pub fn ask(&mut self, order: &str) -> String {
+        self.order(order);
+        self.answer()
+    }
+
+    /// SIGKILL, and waits for the end.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Puppet {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
