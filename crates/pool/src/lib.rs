@@ -37,6 +37,7 @@
 //! With the feature `kill-points` the module `kill` numbers the points between the atomic steps, for tests that kill a
 //! process exactly there.
 #![deny(unsafe_code)]
+#![cfg_attr(loom, allow(dead_code))]
 
 // (rustdoc does not get the flags of .cargo/config.toml, and generates no code)
 #[cfg(all(target_arch = "x86_64", not(target_feature = "cmpxchg16b"), not(any(loom, doc, doctest))))]
