@@ -52,7 +52,7 @@ pub(crate) enum Command {
     /// Service: the memory daemon
     Rmmt(rmmt::Args),
     /// Service: opens videos, decodes them into blocks
-    //Vas(aits_vas::Args),
+    Vas(aits_vas::Args),
     /// Service: detects, tracks, judges
     Vss(aits_vss::Args),
     /// Service: keeps the tasks, routes the frames

@@ -28,7 +28,7 @@ fn main() -> ExitCode {
             reported("aits config", config::print_default())
         }
         Command::Rmmt(args) => rmmt::run(args),
-        //Command::Vas(args) => aits_vas::run(args),
+        Command::Vas(args) => aits_vas::run(args),
         Command::Vss(args) => aits_vss::run(args),
         Command::Wmits(args) => aits_wmits::run(args),
         Command::Preview(args) => aits_preview::run(args),

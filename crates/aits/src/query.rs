@@ -64,7 +64,7 @@ fn row(process: &Process) -> String {
 /// Prints the audit of a running system's pool; an unbalanced one is an error.
 pub(crate) fn audit(args: &Args) -> Result<(), ServiceError> {
     let run = args.run_dir();
-    let options = ConnectOptions::new("aits audit").read_only().timeout(Duration::from_secs(2));
+    let options = ConnectOptions::new("aits-audit").read_only().timeout(Duration::from_secs(2));
     let (client, _inbox) = Client::connect(&run.uri("rmmt"), options)?;
     let report = client.audit()?;
     if args.json {

@@ -270,8 +270,9 @@ impl State {
 }
 
 fn now_rfc3339() -> String {
+    let whole_seconds = jiff::TimestampRound::new().smallest(jiff::Unit::Second).mode(jiff::RoundMode::Trunc);
     let now = jiff::Timestamp::now();
-    now.round(jiff::Unit::Second).unwrap_or(now).to_string()
+    now.round(whole_seconds).unwrap_or(now).to_string()
 }
 
 /// A panic in one request must not end the others: every change leaves the state whole before it can panic.

@@ -139,21 +139,25 @@ async fn open(desk: &Arc<Desk>, vas: &Client, open: OpenStream) -> Result<(), Un
 /// Gathers the results of one vss.
 pub(crate) async fn listen_to_vss(desk: Arc<Desk>, index: usize, vss: Client) {
     let (mut process, mut after) = (0, 0);
+    // The first question to a process is answered at once: no frames go to a vss before it has answered, so waiting for
+    // results would wait in vain.
+    let mut wait_ms = 0;
     loop {
-        let query = VssResultsQuery { process, after, wait_ms: VSS_WAIT_MS };
-        let wait = PATIENCE + Duration::from_millis(VSS_WAIT_MS.into());
+        let query = VssResultsQuery { process, after, wait_ms };
+        let wait = PATIENCE + Duration::from_millis(wait_ms.into());
         match vss.call_with_timeout::<_, VssResultsReply>(method::VSS_RESULTS, &query, wait).await {
             Ok(reply) => {
                 desk.vss_up(index, reply.process != process);
                 if reply.lost > 0 && reply.process == process {
                     tracing::warn!("vss-{index}: {} results were lost unseen", reply.lost);
                 }
-                (process, after) = (reply.process, reply.next);
+                (process, after, wait_ms) = (reply.process, reply.next, VSS_WAIT_MS);
                 reply.results.into_iter().for_each(|result| desk.result(result));
             }
             Err(error) => {
                 tracing::debug!("vss-{index}: {error}");
                 desk.vss_down(index);
+                wait_ms = 0;
                 tokio::time::sleep(AGAIN).await;
             }
         }

@@ -34,6 +34,8 @@ pub(super) struct Member {
     pub(super) foundation: bool,
     /// The socket that must answer before it starts.
     pub(super) waits_for: Option<PathBuf>,
+    /// What to add if it cannot start: the setting that is likely to be the cause.
+    pub(super) hint: Option<String>,
 }
 
 /// All processes in starting order.
@@ -47,7 +49,15 @@ pub(super) fn members(settings: &Settings) -> Result<Vec<Member>, ServiceError> 
         arguments.extend(own);
         let foundation = stage == MEMORY;
         let waits_for = (!foundation).then(|| settings.run.socket("rmmt"));
-        Member { name: name.into(), program: program.clone(), arguments, stage, foundation, waits_for }
+        Member {
+            name: name.into(),
+            program: program.clone(),
+            arguments,
+            stage,
+            foundation,
+            waits_for,
+            hint: None,
+        }
     };
     let text = |value: &dyn ToString| OsString::from(value.to_string());
     let mut all = vec![
@@ -79,5 +89,26 @@ pub(super) fn members(settings: &Settings) -> Result<Vec<Member>, ServiceError> 
     all.push(member("preview", WORK, vec![]));
     let door = vec!["--listen".into(), text(&settings.listen), "--workers".into(), text(&settings.workers)];
     all.push(member("gateway", DOOR, door));
+    all[0].hint = Some(format!("--pool-size is {}", human(settings.pool_size)));
     Ok(all)
+}
+
+/// A size as people type it.
+fn human(bytes: u64) -> String {
+    let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
+    let fitting =
+        units.into_iter().find(|(shift, _)| bytes >= 1 << shift && bytes.is_multiple_of(1 << shift));
+    fitting.map_or_else(|| bytes.to_string(), |(shift, unit)| format!("{}{unit}", bytes >> shift))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_read_as_they_were_typed() {
+        for text in ["900GiB", "512MiB", "1536MiB", "3KiB", "1025"] {
+            assert_eq!(human(baton_rmmt::parse_size(text).unwrap()), text);
+        }
+    }
 }

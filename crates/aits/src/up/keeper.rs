@@ -261,7 +261,8 @@ impl Keeper {
         self.table.ends(name, reason, ProcessState::Failed);
         self.say.event(&format!("{name} failed: {reason}"));
         if self.lives <= 1 {
-            let message = format!("{name} cannot start: {reason}");
+            let hint = self.member.hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default();
+            let message = format!("{name} cannot start: {reason}{hint}");
             let error = match class {
                 ExitClass::Config => ServiceError::config(message),
                 // A wrong call of a child is a mistake of the supervisor, not of who called it.

@@ -134,11 +134,11 @@ async fn supervise(settings: &Settings, say: Say) -> Result<(), ServiceError> {
     members.iter().for_each(|member| table.add(&member.name));
     let mut keepers = JoinSet::new();
     for member in members {
-        keepers.spawn(Keeper::new(member, table.clone(), say.clone(), orders.clone()).keep());
+        keepers.spawn(Keeper::new(member, table.clone(), say, orders.clone()).keep());
     }
     let (stop_serving, serving) = watch::channel(false);
-    tokio::spawn(serve(settings.clone(), table.clone(), say.clone(), serving));
-    tokio::spawn(start::first_steps(settings.clone(), say.clone()));
+    tokio::spawn(serve(settings.clone(), table.clone(), say, serving));
+    tokio::spawn(start::first_steps(settings.clone(), say));
 
     let result = tokio::select! {
         _ = interrupt.recv() => Ok(()),

@@ -38,6 +38,7 @@ impl House {
             stage,
             foundation: false,
             waits_for: None,
+            hint: None,
         };
         let keeper = Keeper::new(member, self.table.clone(), Say::new(), self.orders.clone());
         self.keepers.spawn(keeper.keep());
@@ -185,6 +186,7 @@ async fn a_program_that_is_missing_is_tried_again() {
         stage: 0,
         foundation: false,
         waits_for: None,
+        hint: None,
     };
     house.keepers.spawn(Keeper::new(member, house.table.clone(), Say::new(), house.orders.clone()).keep());
     house.until("it is told", |house| house.process("a").last_exit.is_some()).await;
