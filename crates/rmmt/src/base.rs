@@ -66,7 +66,7 @@ pub(crate) enum BaseError {
 impl BaseError {
     /// Whether another command line would help.
     pub(crate) fn is_config(&self) -> bool {
-        matches!(self, Self::Address { .. } | Self::Create(_) | Self::Bind(_))
+        matches!(self, Self::Address { .. } | Self::Create(_) | Self::Bind(_) | Self::Lock { .. })
     }
 }
 
@@ -99,33 +99,50 @@ impl Base {
         let (lock, metadata, payload, listener) = (take(LOCK), take(METADATA), take(PAYLOAD), take(LISTENER));
 
         let files = Files::lock(&path, lock.map(|d| d.fd), ward)?;
-        let (pool, fds, lives) = match (metadata, payload) {
-            (Some(metadata), Some(payload)) => {
-                let before = <[u8; 4]>::try_from(payload.note.as_slice()).map_or(0, u32::from_le_bytes);
-                let lives = before.saturating_add(1);
-                let (metadata, payload) = (metadata.fd, payload.fd);
-                let pool = Pool::open(metadata.as_fd(), payload.as_fd())?;
-                deposit(ward, PAYLOAD, &lives.to_le_bytes(), &payload)?;
-                (pool, PoolFds { metadata, payload }, lives)
-            }
-            _ => {
-                let (pool, fds) = Pool::create(&config(args))?;
-                deposit(ward, METADATA, &[], &fds.metadata)?;
-                deposit(ward, PAYLOAD, &0u32.to_le_bytes(), &fds.payload)?;
-                (pool, fds, 0)
-            }
-        };
-        let listener = match listener {
-            Some(listener) => UnixListener::from(listener.fd),
-            None => {
-                let listener = bind(path)?;
-                deposit(ward, LISTENER, &[], &listener)?;
-                listener
-            }
-        };
-        let payload_read_only = reopen_read_only(&fds.payload).map_err(BaseError::Readers)?;
+        let memory = memory(args, ward, metadata.zip(payload));
+        let laid = memory.and_then(|memory| {
+            let payload_read_only = reopen_read_only(&memory.fds.payload).map_err(BaseError::Readers)?;
+            Ok((memory, payload_read_only, listen(path, ward, listener)?))
+        });
+        // A refused start leaves nothing behind; the lock itself is still held while its file goes.
+        let (Memory { pool, fds, lives }, payload_read_only, listener) =
+            laid.inspect_err(|_| remove(&files.lock))?;
         Ok(Self { pool, fds, payload_read_only, listener, files, lives })
     }
+}
+
+struct Memory {
+    pool: Pool,
+    fds: PoolFds,
+    lives: u32,
+}
+
+fn memory(args: &Args, ward: Option<&Ward>, held: Option<(Deposit, Deposit)>) -> Result<Memory, BaseError> {
+    match held {
+        Some((metadata, payload)) => {
+            let before = <[u8; 4]>::try_from(payload.note.as_slice()).map_or(0, u32::from_le_bytes);
+            let lives = before.saturating_add(1);
+            let fds = PoolFds { metadata: metadata.fd, payload: payload.fd };
+            let pool = Pool::open(&fds.metadata, &fds.payload)?;
+            deposit(ward, PAYLOAD, &lives.to_le_bytes(), &fds.payload)?;
+            Ok(Memory { pool, fds, lives })
+        }
+        None => {
+            let (pool, fds) = Pool::create(&config(args))?;
+            deposit(ward, METADATA, &[], &fds.metadata)?;
+            deposit(ward, PAYLOAD, &0u32.to_le_bytes(), &fds.payload)?;
+            Ok(Memory { pool, fds, lives: 0 })
+        }
+    }
+}
+
+fn listen(path: PathBuf, ward: Option<&Ward>, held: Option<Deposit>) -> Result<UnixListener, BaseError> {
+    if let Some(held) = held {
+        return Ok(UnixListener::from(held.fd));
+    }
+    let listener = bind(path)?;
+    deposit(ward, LISTENER, &[], &listener)?;
+    Ok(listener)
 }
 
 fn config(args: &Args) -> PoolConfig {
@@ -180,14 +197,17 @@ impl Files {
     /// Removes both files, at a clean end. The lock is held until the very end of the process, and its file is removed
     /// while it is held: whoever opened it before finds another file (or none) under the name and looks again.
     pub(crate) fn remove(&self) {
-        for path in [&self.socket, &self.lock] {
-            if let Err(error) = std::fs::remove_file(path)
-                && error.kind() != io::ErrorKind::NotFound
-            {
-                tracing::warn!("rmmt: {} cannot be removed: {error}", path.display());
-            }
-        }
+        remove(&self.socket);
+        remove(&self.lock);
         tracing::debug!("rmmt: lock {:?} goes with this process", self.lock_file);
+    }
+}
+
+fn remove(path: &Path) {
+    if let Err(error) = std::fs::remove_file(path)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::warn!("rmmt: {} cannot be removed: {error}", path.display());
     }
 }
 

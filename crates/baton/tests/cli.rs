@@ -1,0 +1,115 @@
+//! The command line as people and scripts see it: what it prints, and its exit codes.
+
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use baton_client::{Client, ConnectOptions, Observer};
+use rustix::process::{Pid, Signal, kill_process};
+
+const WATCHDOG: Duration = Duration::from_secs(30);
+
+fn baton(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_baton")).args(args).env_remove("BATON_RMMT").output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+struct Daemon(Child);
+
+impl Daemon {
+    fn start(uri: &str) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_baton"));
+        command.args(["rmmt", "--listen", uri, "--size", "8MiB"]).stderr(Stdio::null());
+        let daemon = Self(command.spawn().unwrap());
+        Observer::connect(uri, WATCHDOG).unwrap();
+        daemon
+    }
+
+    fn stop(&mut self) -> Option<i32> {
+        kill_process(Pid::from_child(&self.0), Signal::TERM).unwrap();
+        self.0.wait().unwrap().code()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if let Ok(None) = self.0.try_wait() {
+            self.stop();
+        }
+    }
+}
+
+fn uri_in(dir: &Path) -> String {
+    format!("un://{}", dir.join("rmmt.sock").display())
+}
+
+#[test]
+fn a_session_at_the_keyboard() {
+    let dir = tempfile::tempdir().unwrap();
+    let uri = uri_in(dir.path());
+    let mut daemon = Daemon::start(&uri);
+    let empty = baton(&["ls", "--connect", &uri]);
+    assert_eq!((empty.status.code(), text(&empty.stdout).as_str()), (Some(0), "nobody is attached\n"));
+
+    let (client, _inbox) = Client::connect(&uri, ConnectOptions::new("me").inbox("me.in")).unwrap();
+    let _block = client.alloc(100_000).unwrap();
+    let listing = text(&baton(&["ls", "--connect", &uri]).stdout);
+    let rows: Vec<Vec<_>> = listing.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(rows[0], ["ID", "PID", "NAME", "INBOX", "ACCESS", "STATE", "HELD", "BYTES", "QUEUED"]);
+    let pid = std::process::id().to_string();
+    assert_eq!(rows[1][..7], ["1", &pid, "me", "me.in", "write", "ok", "1"]);
+
+    let json = baton(&["ls", "--json", "--connect", &uri]);
+    let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(json["members"][0]["blocks_held"], 1);
+    assert_eq!(json["inboxes"][0]["inbox"], "me.in");
+
+    let audit = baton(&["audit", "--connect", &uri]);
+    assert_eq!(audit.status.code(), Some(0));
+    assert!(text(&audit.stdout).starts_with("balanced: "));
+    let audit = baton(&["audit", "--json", "--connect", &uri]);
+    let audit: serde_json::Value = serde_json::from_slice(&audit.stdout).unwrap();
+    assert_eq!((&audit["ok"], &audit["held"]), (&true.into(), &1.into()));
+
+    let info = text(&baton(&["info", "--connect", &uri]).stdout);
+    assert!(info.contains("in 1 blocks; largest block 1.0 MiB"), "{info}");
+    assert_eq!(daemon.stop(), Some(0));
+    assert!(!dir.path().join("rmmt.sock").exists());
+}
+
+#[test]
+fn refusals_say_what_to_do_and_have_their_exit_code() {
+    let dir = tempfile::tempdir().unwrap();
+    let uri = uri_in(dir.path());
+    let nowhere = format!("un://{}", dir.path().join("no/such/dir/s").display());
+    let cases: [(&[&str], i32, &str); 8] = [
+        (&["ls"], 2, "--connect"),
+        (&["ls", "--connect", "nonsense"], 2, "un://PATH"),
+        (&["ls", "--connect", &uri], 1, "baton rmmt --listen"),
+        (&["rmmt", "--listen", &uri, "--size", "lots"], 2, "512MiB"),
+        (&["rmmt", "--listen", "ip://127.0.0.1:1"], 78, "un://PATH"),
+        (&["rmmt", "--listen", &uri, "--size", "900GiB"], 78, "are available"),
+        (&["rmmt", "--listen", &uri, "--members-max", "4000"], 78, "2047"),
+        (&["rmmt", "--listen", &nowhere], 78, "no/such/dir"),
+    ];
+    for (args, code, says) in cases {
+        let output = baton(args);
+        let stderr = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {stderr}");
+        assert!(stderr.contains(says), "{args:?}: {stderr}");
+    }
+    let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn the_help_teaches() {
+    let help = text(&baton(&["--help"]).stdout);
+    for word in ["rmmt", "ls", "audit", "info", "Exit codes: 0 ok, 1 failed", "un:///"] {
+        assert!(help.contains(word), "{word}");
+    }
+    assert!(text(&baton(&["rmmt", "--help"]).stdout).contains("keeper"));
+}
