@@ -75,7 +75,7 @@ pub struct Args {
 
 /// Runs the master, or one of its workers, until it is told to end.
 pub fn run(args: Args) -> ExitCode {
-    let name = if args.worker { "gateway worker" } else { "gateway" };
+    let name = if args.worker { "gateway-worker" } else { "gateway" };
     run_service(name, &args.common, |context| async {
         if args.worker { worker(context, &args).await } else { master(context, &args).await }
     })

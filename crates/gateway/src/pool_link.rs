@@ -12,19 +12,26 @@ const RETRY: Duration = Duration::from_millis(200);
 
 /// Keeps the link until the process ends.
 pub async fn keep(uri: String, door: Door) {
+    // The same complaint is made once, not five times a second.
+    let mut complaint = String::new();
     loop {
-        let options = ConnectOptions::new("gateway worker")
+        let options = ConnectOptions::new("gateway-worker")
             .inbox(door.feeds().inbox())
             .read_only()
             .timeout(Duration::from_secs(2));
         let uri = uri.clone();
         match tokio::task::spawn_blocking(move || Client::connect(&uri, options)).await {
             Ok(Ok((client, frames))) => {
+                complaint.clear();
                 door.set_pool(Some(client));
                 receive(&door, frames).await;
                 door.set_pool(None);
             }
-            Ok(Err(error)) => tracing::warn!("no live pictures: {error}"),
+            Ok(Err(error)) if error.to_string() == complaint => {}
+            Ok(Err(error)) => {
+                complaint = error.to_string();
+                tracing::warn!("no live pictures: {complaint}");
+            }
             Err(error) => tracing::error!("joining the pool panicked: {error}"),
         }
         tokio::time::sleep(RETRY).await;

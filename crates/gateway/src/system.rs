@@ -189,7 +189,7 @@ mod tests {
         };
         let rows = merge(
             vec![process("vas", Some(7)), process("gateway", Some(8)), process("vss-0", None)],
-            vec![member(9, "gateway worker", 1), member(7, "vas", 3), member(7, "vas", 2)],
+            vec![member(9, "gateway-worker", 1), member(7, "vas", 3), member(7, "vas", 2)],
         );
         let seen: Vec<_> =
             rows.iter().map(|r| (r.name.as_str(), r.pid, r.supervised, r.blocks_held)).collect();
@@ -199,7 +199,7 @@ mod tests {
                 ("vas", Some(7), true, Some(5)),
                 ("gateway", Some(8), true, None),
                 ("vss-0", None, true, None),
-                ("gateway worker", Some(9), false, Some(1)),
+                ("gateway-worker", Some(9), false, Some(1)),
             ]
         );
     }
