@@ -10,13 +10,16 @@
 //! | 2. deposit event descriptor and note | the member retries with the same token and gets this endpoint |
 //! | 3. answer | – |
 
+mod adoption;
+mod departure;
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
-use baton_keeper::{Deposit, Ward};
-use baton_pool::{Admission, AdmitError, BlockId, EndpointId, EndpointRef, EndpointState, Pool};
+use baton_keeper::Ward;
+use baton_pool::{Admission, AdmitError, EndpointId, EndpointRef, Pool};
 use baton_wire::attach::{Access, Attach, ErrorCode, Failure, Name};
 use rustix::event::EventfdFlags;
 use serde::{Deserialize, Serialize};
@@ -133,62 +136,6 @@ impl Registry {
     /// The process behind an endpoint.
     pub(crate) fn process(&self, endpoint: EndpointRef) -> Option<Rc<Process>> {
         self.entry(endpoint.id).filter(|e| e.endpoint == endpoint).map(|e| Rc::clone(&e.process))
-    }
-
-    /// Takes over the endpoints that the pool's table and the keeper's deposits name, reaps those whose process is gone.
-    pub(crate) fn adopt(shared: &Shared, mut deposits: Vec<Deposit>) {
-        let found = shared.borrow().pool.endpoints();
-        let mut adopted = 0usize;
-        for info in found {
-            let endpoint = info.endpoint;
-            let key = deposit_key(endpoint);
-            let deposit = deposits.iter().position(|d| d.key == key).map(|at| deposits.swap_remove(at));
-            let note = deposit.as_ref().and_then(|d| serde_json::from_slice::<Note>(&d.note).ok());
-            let process = Process::open(info.pid, info.start_time);
-            let mut registry = shared.borrow_mut();
-            if info.state == EndpointState::Dead {
-                // The daemon before was killed while it took this one back.
-                registry.take_back(endpoint, info.pid, &info.name, Cause::Died);
-                continue;
-            }
-            match (deposit, note, process) {
-                (Some(deposit), Some(note), Ok(process)) => {
-                    let entry = Entry {
-                        endpoint,
-                        pid: info.pid,
-                        name: info.name.clone(),
-                        inbox: info.inbox.clone().filter(|_| info.state == EndpointState::Live),
-                        note,
-                        session: None,
-                        wake: deposit.fd,
-                        process: Rc::new(process),
-                        watcher: None,
-                    };
-                    registry.entries.insert(endpoint.id, entry);
-                    drop(registry);
-                    watch(shared, endpoint);
-                    adopted += 1;
-                }
-                (_, _, Err(ProcessError::Io { pid, source })) => {
-                    // Not known to be dead: what it holds stays untouched. The next daemon, or a restart, will see.
-                    tracing::error!("rmmt: pid={pid} endpoint={} cannot be followed: {source}", endpoint.id);
-                }
-                (_, _, Err(ProcessError::Ended { .. })) => {
-                    registry.take_back(endpoint, info.pid, &info.name, Cause::Died);
-                }
-                _ => registry.take_back(endpoint, info.pid, &info.name, Cause::Unfinished),
-            }
-        }
-        let registry = shared.borrow();
-        if let Some(ward) = &registry.ward {
-            for stale in deposits {
-                // Reaped in the pool already, but its daemon was killed before it told the keeper.
-                if let Err(error) = ward.withdraw(&stale.key) {
-                    tracing::warn!("rmmt: {error}");
-                }
-            }
-        }
-        tracing::info!("rmmt: adopted the pool of the daemon before, with {adopted} living members");
     }
 
     /// Makes `peer` a member.
@@ -371,121 +318,6 @@ impl Registry {
         Ok(Admitted { endpoint, wake })
     }
 
-    /// The session ended without bye. A dead process is the watcher's affair; a living one keeps what it holds.
-    pub(crate) fn hung_up(&mut self, endpoint: EndpointRef, session: u64) {
-        let Some(entry) = self.current(endpoint).filter(|e| e.session == Some(session)) else { return };
-        if entry.process.has_ended() {
-            self.reap(endpoint, Cause::Died);
-            return;
-        }
-        tracing::info!(
-            "rmmt: hung up pid={} name={} endpoint={}; it lives, so its inbox is closed and its blocks stay",
-            entry.pid,
-            entry.name,
-            endpoint.id
-        );
-        self.close(endpoint, Standing::HungUp);
-    }
-
-    /// The member said bye: it uses nothing any more. That is looked up, not believed: an endpoint that still holds
-    /// blocks is taken back by [`Registry::sweep`] when it holds nothing, or at its death.
-    pub(crate) fn leave(&mut self, endpoint: EndpointRef, session: u64) {
-        if self.current(endpoint).is_some_and(|e| e.session == Some(session)) {
-            self.close(endpoint, Standing::Left);
-            self.sweep();
-        }
-    }
-
-    fn close(&mut self, endpoint: EndpointRef, standing: Standing) {
-        let Some(entry) = self.current(endpoint) else { return };
-        entry.session = None;
-        entry.inbox = None;
-        entry.note.standing = standing;
-        self.close_inbox(endpoint);
-        if let Some(entry) = self.entries.get(&endpoint.id)
-            && let Err(error) = self.deposit(endpoint, &entry.note, entry.wake.as_fd())
-        {
-            // A daemon after this one would take it for silent, and never take it back before its death.
-            tracing::warn!("rmmt: endpoint={}: {error}", endpoint.id);
-        }
-    }
-
-    /// Takes back the endpoints that said bye and hold nothing any more.
-    pub(crate) fn sweep(&mut self) {
-        if !self.entries.values().any(|e| e.note.standing == Standing::Left) {
-            return;
-        }
-        for info in self.pool.endpoints() {
-            let left = self.current(info.endpoint).is_some_and(|e| e.note.standing == Standing::Left);
-            if left && info.held_blocks == 0 {
-                self.reap(info.endpoint, Cause::Left);
-            }
-        }
-    }
-
-    fn close_inbox(&self, endpoint: EndpointRef) {
-        match self.pool.close_inbox(endpoint) {
-            Ok(closed) => self.wake(&closed.wake),
-            Err(error) => {
-                tracing::error!("rmmt: the inbox of endpoint={} cannot be closed: {error}", endpoint.id)
-            }
-        }
-        // Its own reader must notice, whether it sleeps or is about to.
-        self.wake(&[endpoint.id]);
-    }
-
-    /// Takes everything back that the endpoint holds. Nothing happens if that was done before.
-    pub(crate) fn reap(&mut self, endpoint: EndpointRef, cause: Cause) {
-        if self.current(endpoint).is_none() {
-            return;
-        }
-        if let Some(entry) = self.entries.remove(&endpoint.id) {
-            if let Some(watcher) = &entry.watcher {
-                watcher.abort();
-            }
-            self.take_back(endpoint, entry.pid, &entry.name, cause);
-        }
-    }
-
-    fn current(&mut self, endpoint: EndpointRef) -> Option<&mut Entry> {
-        self.entries.get_mut(&endpoint.id).filter(|e| e.endpoint == endpoint)
-    }
-
-    fn take_back(&self, endpoint: EndpointRef, pid: u32, name: &str, cause: Cause) {
-        match self.pool.reap(endpoint) {
-            Ok(reaped) => {
-                let word = match cause {
-                    Cause::Died => "reaped",
-                    Cause::Left => "left",
-                    Cause::Unfinished => "undone",
-                };
-                let blocks = listed(&reaped.blocks);
-                let count = reaped.blocks.len();
-                tracing::info!(
-                    "rmmt: {word} pid={pid} name={name} endpoint={} blocks=[{blocks}] ({count})",
-                    endpoint.id
-                );
-                self.wake(&reaped.wake);
-            }
-            Err(error) => {
-                tracing::error!("rmmt: endpoint={} of pid={pid} cannot be reaped: {error}", endpoint.id)
-            }
-        }
-        if let Some(ward) = &self.ward
-            && let Err(error) = ward.withdraw(&deposit_key(endpoint))
-        {
-            tracing::warn!("rmmt: {error}");
-        }
-    }
-
-    /// Closes every inbox, so that members learn that the pool ends.
-    pub(crate) fn close_all(&self) {
-        let endpoints: Vec<_> = self.entries.values().map(|e| e.endpoint).collect();
-        for endpoint in endpoints {
-            self.close_inbox(endpoint);
-        }
-    }
-
     fn wake(&self, sleepers: &[EndpointId]) {
         for entry in sleepers.iter().filter_map(|id| self.entries.get(id)) {
             // A full counter (EAGAIN) wakes as well.
@@ -509,14 +341,4 @@ fn watch(shared: &Shared, endpoint: EndpointRef) {
 
 fn deposit_key(endpoint: EndpointRef) -> String {
     format!("event/{}/{}", endpoint.id, endpoint.incarnation)
-}
-
-/// The first blocks of a list, for one line of a log.
-fn listed(blocks: &[BlockId]) -> String {
-    const SHOWN: usize = 64;
-    let mut text = blocks.iter().take(SHOWN).map(ToString::to_string).collect::<Vec<_>>().join(" ");
-    if blocks.len() > SHOWN {
-        text.push_str(" …");
-    }
-    text
 }
