@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::run::{quiet, root};
 
 /// Where the test lies.
-pub fn dir() -> PathBuf {
+fn dir() -> PathBuf {
     root().join("tests/browser")
 }
 

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use crate::browser;
 use crate::cache::Cache;
 use crate::error::Error;
 use crate::run::{cargo, root, show};
@@ -86,7 +85,6 @@ impl Context {
     fn test(&self) -> std::process::Command {
         let mut test = cargo();
         test.arg("test").env("AITS_CACHE", self.cache.dir()).env("ORT_DYLIB_PATH", self.cache.runtime());
-        test.env("AITS_BROWSER_TEST", browser::dir());
         if self.full {
             test.env("BATON_FULL", "1");
         }
