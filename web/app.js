@@ -96,7 +96,7 @@ function showResult(result) {
     const number = element.querySelector("dd span");
     if (tile.name === "speed") return text(number, typeof speed === "number" ? speed.toFixed(0) : "–");
     text(number, result ? tile.now ?? 0 : "–");
-    text(element.querySelector("small"), result ? `now · ${tile.total ?? 0} in all` : "now");
+    text(element.querySelector("small"), result ? `now, ${tile.total ?? 0} in all` : "now");
   });
 }
 
