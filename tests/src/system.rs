@@ -156,6 +156,14 @@ impl System {
         Some((answer.status().as_u16(), body))
     }
 
+    /// A GET request answered with 200 and an entity tag: the tag and the body.
+    pub fn tagged(&self, path: &str) -> Option<(String, Vec<u8>)> {
+        let mut answer = self.agent.get(format!("{}{path}", self.url)).call().ok()?;
+        let tag = answer.headers().get("etag")?.to_str().ok()?.to_owned();
+        let body = answer.body_mut().with_config().limit(64 << 20).read_to_vec().ok()?;
+        (answer.status() == 200).then_some((tag, body))
+    }
+
     /// A GET request that is answered with JSON.
     pub fn json(&self, path: &str) -> Option<Value> {
         serde_json::from_slice(&self.get(path).filter(|(status, _)| *status == 200)?.1).ok()

@@ -27,17 +27,18 @@ fn victim(system: &System, client: &Client, name: &str) -> Option<u32> {
         .map(|member| member.pid)
 }
 
-/// Reads one part of the live view that was decoded after `since`; `None` if none came yet.
-fn live_picture(system: &System) -> Option<Vec<u8>> {
+/// A complete JPEG of the stream: the tag that names its frame. `None` if none came.
+fn picture(system: &System) -> Option<String> {
     let tasks = system.tasks()?;
-    let (status, body) = system.get(&format!("/api/streams/{}/snapshot.jpg", tasks.first()?.stream))?;
-    (status == 200 && body.starts_with(&[0xff, 0xd8]) && body.ends_with(&[0xff, 0xd9])).then_some(body)
+    let (tag, body) = system.tagged(&format!("/api/streams/{}/snapshot.jpg", tasks.first()?.stream))?;
+    (body.starts_with(&[0xff, 0xd8]) && body.ends_with(&[0xff, 0xd9])).then_some(tag)
 }
 
-fn newest_result(system: &System) -> Option<i64> {
+/// When the frame of the newest result was decoded, if the task runs.
+fn newest_judged(system: &System) -> Option<i64> {
     let tasks = system.tasks()?;
     let task = tasks.first()?;
-    (task.state == TaskState::Running).then(|| task.result.as_ref().map(|result| result.finished_at.0))?
+    (task.state == TaskState::Running).then(|| task.result.as_ref().map(|result| result.decoded_at.0))?
 }
 
 fn balanced(system: &System, client: &Client) {
@@ -63,8 +64,8 @@ fn kill_anything_and_the_system_comes_back() {
     let rounds = std::env::var_os("BATON_FULL").map_or(5, |_| 20);
     let system = System::start(&Options::looped(cache_dir().join("clips/road-cars-truck.mp4")));
     let (client, _inbox) = system.attach();
-    wait_until("the first result", WATCHDOG, || newest_result(&system));
-    wait_until("the first picture", WATCHDOG, || live_picture(&system));
+    wait_until("the first result", WATCHDOG, || newest_judged(&system));
+    wait_until("the first picture", WATCHDOG, || picture(&system));
     balanced(&system, &client);
     let before = system.pool(&client).expect("the daemon answers").blocks_in_use;
 
@@ -79,11 +80,12 @@ fn kill_anything_and_the_system_comes_back() {
             wait_until("it runs again", WATCHDOG, || {
                 victim(&system, &client, name).filter(|new| *new != pid)
             });
-            // Whatever is finished this much later than the kill was decoded, judged and gathered after it.
-            wait_until("new results come", WATCHDOG, || {
-                newest_result(&system).filter(|at| *at > killed + 200_000)
+            wait_until("frames decoded after the kill are judged", WATCHDOG, || {
+                newest_judged(&system).filter(|decoded_at| *decoded_at > killed)
             });
-            wait_until("new pictures come", WATCHDOG, || live_picture(&system));
+            // The first picture may be one from before; one that differs from it is not.
+            let first = wait_until("a picture comes", WATCHDOG, || picture(&system));
+            wait_until("another picture comes", WATCHDOG, || picture(&system).filter(|tag| *tag != first));
             let took = begin.elapsed();
             times.push((took, name));
             balanced(&system, &client);
