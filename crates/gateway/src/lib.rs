@@ -12,7 +12,7 @@
 //! taken it. A viewer that is slow misses pictures and harms nobody; one that takes nothing for [`STALL_LIMIT`] is cut
 //! off, so that it cannot keep a block for ever.
 //!
-//! The seam for what comes later (viewers that survive the death of their worker) is [`multipart::Part`]: the unit of a
+//! The seam for what comes later (viewers that survive the death of their worker) is `multipart::Part`: the unit of a
 //! live stream is one part, and one part is one block.
 //!
 //! Failure paths: another service that is away is a problem document with status 503 and `Retry-After`; a worker that
@@ -91,7 +91,8 @@ async fn master(context: ServiceContext, args: &Args) -> Result<(), ServiceError
         .await
         .map_err(|error| match error {
             StartError::Bind(BindError::InUse { address }) => ServiceError::config(format!(
-                "{address} is in use by another program; stop it or choose another port with --listen"
+                "{} is in use by another program; stop it or choose another port with --listen",
+                address.to_string().trim_start_matches("ip://")
             )),
             StartError::Bind(error) => ServiceError::config_from(&error),
             other => other.into(),

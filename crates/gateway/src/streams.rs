@@ -29,9 +29,6 @@ const FRESH: Duration = Duration::from_secs(4);
 #[derive(serde::Deserialize, Default)]
 pub struct Variant {
     annotated: Option<String>,
-    /// Ignored: lets a page ask for the same picture anew.
-    #[allow(dead_code, reason = "part of the address, never read")]
-    t: Option<String>,
 }
 
 impl Variant {

@@ -8,8 +8,8 @@
 //! The encoder writes straight into the pool. How long a JPEG gets is known only afterwards, so a block half as large
 //! again as the last one is loaned, and one that suffices for any picture in the rare case that this is too small.
 //!
-//! Cost per frame (800×600, 2.1 GHz): about 1.5 ms clean, 2.3 ms annotated; two atomic steps per receiver, no system
-//! call when it is awake.
+//! Cost per frame and variant: one JPEG, for an annotated or limited-range picture one pass over its planes more, one
+//! block loaned, and two atomic steps per receiver (no system call when it is awake), however many viewers there are.
 
 use std::io;
 use std::sync::Arc;

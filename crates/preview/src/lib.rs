@@ -18,7 +18,7 @@
 //! Failure paths:
 //! * a watcher that dies renews nothing and is forgotten when its time is over; its inbox is gone at once, sends to it
 //!   fail and are counted;
-//! * wmits dies: the follower asks again every [`RETRY`](follow), frames come back with the new process;
+//! * wmits dies: the follower asks again five times a second, frames come back with the new process;
 //! * a block that is no picture is dropped and counted; a pool without room drops the frame;
 //! * preview dies: the gateway's renewals rebuild everything, since nothing here is worth keeping;
 //! * the pool closes this endpoint: the process ends and is started again.
