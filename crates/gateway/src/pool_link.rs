@@ -1,11 +1,13 @@
 //! This worker's place in the pool: joins it, receives JPEGs, joins again when it was put out.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use baton_client::{Client, ConnectOptions, Inbox};
+use tokio::sync::Semaphore;
 
 use crate::Door;
-use crate::feeds::Picture;
+use crate::feeds::{MAX_BLOCKS, Picture};
 
 /// Pause between two attempts to join.
 const RETRY: Duration = Duration::from_millis(200);
@@ -39,8 +41,9 @@ pub async fn keep(uri: String, door: Door) {
 }
 
 async fn receive(door: &Door, mut frames: Inbox) {
+    let places = Arc::new(Semaphore::new(MAX_BLOCKS));
     loop {
-        match frames.recv_async().await.map(|delivery| Picture::from_block(delivery.block)) {
+        match frames.recv_async().await.map(|delivery| Picture::from_block(delivery.block, &places)) {
             Ok(Ok(picture)) => door.feeds().picture_arrived(picture),
             Ok(Err(error)) => tracing::warn!("dropped a block that is no JPEG: {error}"),
             Err(error) => {
