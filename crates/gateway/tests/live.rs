@@ -9,6 +9,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, ExitCode};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -143,13 +144,13 @@ fn result() -> FrameResult {
     }
 }
 
-/// What preview and gateway ask of wmits; notes who watches.
-fn wmits(watches: &Arc<Mutex<Vec<WatchStream>>>) -> Router {
-    let watches = Arc::clone(watches);
+/// What preview and gateway ask of wmits; notes who watches. Once `deleted` is set the one task is not there any more.
+fn wmits(watches: &Arc<Mutex<Vec<WatchStream>>>, deleted: &Arc<AtomicBool>) -> Router {
+    let (watches, deleted) = (Arc::clone(watches), Arc::clone(deleted));
     Router::new()
         .method(method::TASK_LIST, |(): ()| async { Ok(TaskList { tasks: Vec::<Task>::new() }) })
         .method(method::WATCH, move |order: WatchStream| {
-            let known = order.stream == STREAM;
+            let known = order.stream == STREAM && !deleted.load(Ordering::Relaxed);
             watches.lock().unwrap_or_else(|e| e.into_inner()).push(order);
             async move {
                 if known {
@@ -228,7 +229,8 @@ fn story() -> Result<(), Anything> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let watches = Arc::default();
     let server = runtime.block_on(Server::bind(&run.uri("wmits")))?;
-    runtime.spawn(server.serve(wmits(&watches), std::future::pending()));
+    let deleted = Arc::new(AtomicBool::new(false));
+    runtime.spawn(server.serve(wmits(&watches, &deleted), std::future::pending()));
 
     let _rmmt = Process::start("rmmt", dir.path(), &listen)?;
     let preview = Process::start("preview", dir.path(), &listen)?;
@@ -242,6 +244,8 @@ fn story() -> Result<(), Anything> {
     boxes_are_drawn_when_asked_for(&listen)?;
     live_pictures_follow_each_other(&listen)?;
     one_block_serves_all_who_watch(&runtime, &run)?;
+    a_live_view_ends_with_its_task(&listen, &deleted)?;
+    deleted.store(false, Ordering::Relaxed);
     pictures_come_back_after_kills(&listen, &client, preview, dir.path())?;
 
     drop(camera);
@@ -372,6 +376,21 @@ fn one_block_serves_all_who_watch(runtime: &tokio::runtime::Runtime, run: &RunDi
             None => Ok(None),
         }
     })
+}
+
+fn a_live_view_ends_with_its_task(listen: &str, deleted: &AtomicBool) -> Result<(), Anything> {
+    let mut stream = TcpStream::connect(listen)?;
+    stream.set_read_timeout(Some(WATCHDOG))?;
+    write!(stream, "GET /api/streams/1/live.mjpeg HTTP/1.0\r\nHost: {listen}\r\n\r\n")?;
+    stream.read_exact(&mut [0; 1000])?;
+    deleted.store(true, Ordering::Relaxed);
+    let (begin, mut buffer) = (Instant::now(), vec![0; 1 << 16]);
+    while stream.read(&mut buffer)? > 0 {
+        if begin.elapsed() > WATCHDOG {
+            return Err("the task is deleted and its live view goes on".into());
+        }
+    }
+    Ok(())
 }
 
 fn pictures_come_back_after_kills(

@@ -28,6 +28,8 @@ const POLL: Duration = Duration::from_secs(5);
 const CALL_PATIENCE: Duration = Duration::from_secs(2);
 /// Longest time that a watch is granted.
 const MAX_TTL: Duration = Duration::from_secs(60);
+/// The code by which wmits says that a stream is not there.
+const NO_SUCH_STREAM: &str = "no_such_stream";
 /// Longest name of an inbox.
 const MAX_NAME: usize = 64;
 
@@ -96,6 +98,11 @@ impl Follower {
             tokio::time::sleep(RENEW).await;
             while let Err(error) = order_frames(&self.wmits, stream).await {
                 tracing::debug!("stream {stream}: {error}");
+                if error.remote().is_some_and(|error| error.code == NO_SUCH_STREAM) {
+                    // Its task was deleted: all watches end, and who renews one is told by wmits.
+                    let _counters = self.shared.lock().expire(stream, Instant::now() + MAX_TTL);
+                    return;
+                }
                 if self.over(stream) {
                     return;
                 }
