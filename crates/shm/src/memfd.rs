@@ -3,6 +3,7 @@
 use crate::host::{HostError, HostMemory, LimitedBy};
 use rustix::fs::{FallocateFlags, MemfdFlags, Mode, OFlags, SealFlags};
 use rustix::io::Errno;
+use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// Left for the rest of the machine (or control group), in bytes.
@@ -23,8 +24,10 @@ pub enum CreateError {
     Empty,
     /// The host would have to kill for it.
     #[error(
-        "{needed} bytes of shared memory are needed, {available} bytes are available, limited by {limited_by}: \
-         make the pool smaller, raise the limit or free memory"
+        "{} of shared memory are needed, {} are available, limited by {limited_by}: make the pool smaller, raise the \
+         limit or free memory",
+        Size(*needed),
+        Size(*available)
     )]
     TooLarge {
         /// Bytes needed (what was asked for, in whole pages).
@@ -36,8 +39,9 @@ pub enum CreateError {
     },
     /// `RLIMIT_FSIZE` would turn the reservation into a SIGXFSZ.
     #[error(
-        "{needed} bytes of shared memory are needed, the limit on file size (ulimit -f) of this process is {limit} \
-         bytes: raise it"
+        "{} of shared memory are needed, the limit on file size (ulimit -f) of this process is {}: raise it",
+        Size(*needed),
+        Size(*limit)
     )]
     FileSizeLimit {
         /// Bytes needed.
@@ -56,6 +60,23 @@ pub enum CreateError {
         /// What the kernel said.
         source: std::io::Error,
     },
+}
+
+/// Bytes as people give them on a command line, with the exact number beside it.
+struct Size(u64);
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(bytes) = *self;
+        let unit = [(30, "GiB"), (20, "MiB"), (10, "KiB")].into_iter().find(|(shift, _)| bytes >= 1 << shift);
+        let Some((shift, unit)) = unit else { return write!(f, "{bytes} bytes") };
+        // Tenths, rounded down: what is said to be available is there.
+        let (whole, tenth) = (bytes >> shift, ((bytes & ((1 << shift) - 1)) * 10) >> shift);
+        match tenth {
+            0 => write!(f, "{whole} {unit} ({bytes} bytes)"),
+            _ => write!(f, "{whole}.{tenth} {unit} ({bytes} bytes)"),
+        }
+    }
 }
 
 fn kernel(call: &'static str) -> impl Fn(Errno) -> CreateError {
@@ -201,6 +222,19 @@ pub fn validate(fd: impl AsFd, expected: u64) -> Result<(), ValidateError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_read_as_they_are_typed_and_exactly() {
+        for (bytes, text) in [
+            (966_367_641_600, "900 GiB (966367641600 bytes)"),
+            ((3 << 29) + 5, "1.5 GiB (1610612741 bytes)"),
+            (u64::MAX, "17179869183.9 GiB (18446744073709551615 bytes)"),
+            (64 << 20, "64 MiB (67108864 bytes)"),
+            (1000, "1000 bytes"),
+        ] {
+            assert_eq!(Size(bytes).to_string(), text);
+        }
+    }
 
     #[test]
     fn the_way_for_older_kernels_makes_the_same_memory() {

@@ -33,6 +33,7 @@ fn a_host_that_is_too_small_is_told_in_a_sentence() {
     assert!(*needed == 1 << 50 && *available < 1 << 50);
     let text = error.to_string();
     assert!(text.contains(&needed.to_string()) && text.contains(&available.to_string()), "{text}");
+    assert!(text.starts_with("1048576 GiB (") && text.contains(" are available, limited by "), "{text}");
     assert!(matches!(create_sealed("max", u64::MAX), Err(CreateError::TooLarge { .. })));
     assert!(matches!(create_sealed("none", 0), Err(CreateError::Empty)));
 }
