@@ -164,7 +164,7 @@ impl Member {
     pub fn alloc(&self, len: usize) -> Result<BlockMut, AllocError> {
         let inner = &self.inner;
         let geometry = &inner.shared.region.geometry;
-        if inner.shared.payload.access() != Access::ReadWrite {
+        if !inner.may_allocate() {
             return Err(AllocError::ReadOnly);
         }
         if !inner.is_admitted() {
@@ -173,7 +173,8 @@ impl Member {
         let class = Class::for_len(len)
             .filter(|class| *class <= geometry.largest_class())
             .ok_or(AllocError::TooLarge { len, largest: geometry.largest_block() })?;
-        let block = inner.store().take(inner, class).ok_or_else(|| inner.exhausted(len))?;
+        let taken = inner.store().take(inner, class); // its lock ends here: the report below looks at every block
+        let block = taken.ok_or_else(|| inner.exhausted(len))?;
         inner.shared.set_len(block, len);
         Hold::new(inner, block).map(BlockMut::new).ok_or_else(|| inner.exhausted(len))
     }
@@ -238,6 +239,11 @@ impl Inner {
         self.store.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A reader has no use for spare blocks: it would only keep them from the others.
+    fn may_allocate(&self) -> bool {
+        self.shared.payload.access() == Access::ReadWrite
+    }
+
     fn is_admitted(&self) -> bool {
         self.shared.region.endpoint(self.me.id).is_some_and(|record| {
             record.incarnation().load(Ordering::Acquire) == u64::from(self.me.incarnation)
@@ -248,7 +254,9 @@ impl Inner {
     /// Gives back one lane, or keeps the block as a spare one.
     pub fn give_back(&self, block: BlockId) {
         let region = &self.shared.region;
-        if let Some(place) = region.place(block) {
+        if self.may_allocate()
+            && let Some(place) = region.place(block)
+        {
             let mut store = self.store();
             let spare = &mut store.spare[place.class.index()];
             if spare.len() < keep(place.class) && region.is_sole_holder(self.me.id, block) {

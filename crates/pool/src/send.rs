@@ -49,7 +49,10 @@ pub enum SendFailure {
     #[error("the block has {} holders already: copy it or send it to fewer", crate::word::LANES)]
     FanOut,
     /// The pool says that the sender does not hold the block (any more).
-    #[error("the pool does not list this process as holder of the block: it was reaped, or freed twice")]
+    #[error(
+        "the pool does not list this endpoint as holder of the block: it was reaped, freed the block twice, or the \
+         block belongs to another endpoint of this process"
+    )]
     NotHolder,
     /// The pool's words never stood still: some member scribbles over them.
     #[error("the pool's metadata keeps changing under the sender: some member corrupts it, see `baton audit`")]

@@ -237,6 +237,21 @@ fn readers_read_and_do_not_allocate() {
 }
 
 #[test]
+fn a_reader_keeps_no_spare_blocks() {
+    let (pool, fds) = pool();
+    let reader_fd = baton_shm::reopen_read_only(fds.payload.as_fd()).unwrap();
+    let view = Pool::open(&fds.metadata, &reader_fd).unwrap();
+    let (a, mut b) = (Party::join(&pool, "a"), Party::join(&view, "b"));
+    for _ in 0..20 {
+        a.member.send(&b.channel(), a.block("drop me")).unwrap();
+        drop(b.receiver.try_recv().unwrap().unwrap());
+    }
+    assert_eq!(b.member.spare_blocks(), []);
+    let held = pool.endpoints().into_iter().find(|info| info.endpoint == b.endpoint).unwrap().held_blocks;
+    assert_eq!(held, 0, "what nobody can allocate any more would be lost to all");
+}
+
+#[test]
 fn lengths_and_alignment_are_exact() {
     let (pool, _fds) = pool();
     let (a, mut b) = (Party::join(&pool, "a"), Party::join(&pool, "b"));
@@ -309,11 +324,33 @@ fn exposed_memory_is_given_back_when_the_last_handle_goes() {
 }
 
 #[test]
+#[allow(unsafe_code)]
+fn while_memory_is_exposed_its_block_is_shared_and_not_moved() {
+    let (pool, _fds) = pool();
+    let (a, mut b) = (Party::join(&pool, "a"), Party::join(&pool, "b"));
+    let exposed = a.member.alloc(70_000).unwrap().expose();
+    let other = exposed.clone();
+    // SAFETY: nobody writes in this test.
+    let block = unsafe { exposed.share() };
+    let id = block.id();
+    a.member.send(&b.channel(), block).unwrap();
+    assert_eq!(pool.holders(id), [(a.endpoint.id, false), (b.endpoint.id, true)]);
+    let got = b.receiver.try_recv().unwrap().unwrap().block;
+    drop(exposed);
+    drop(got);
+    assert_eq!(pool.holders(id), [(a.endpoint.id, false)], "a decoder may still refer to it");
+    drop(other);
+    assert_eq!(pool.holders(id), []);
+}
+
+#[test]
 fn blocks_of_another_endpoint_are_refused() {
     let (pool, _fds) = pool();
     let (a, b) = (Party::join(&pool, "a"), Party::join(&pool, "b"));
     let error = b.member.send(&a.channel(), a.block("not b's")).unwrap_err();
     assert_eq!(error.reason, SendFailure::NotHolder);
+    assert_eq!(&*error.block, b"not b's", "the block comes back");
+    a.member.send(&b.channel(), error.block).unwrap();
 }
 
 #[test]
