@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use baton_fdpass as fdpass;
 use baton_wire::attach::{Answer, DecodeError, Failure, HEADER_LEN, Header, Kind, Request, Resume};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -59,10 +60,25 @@ pub(crate) struct Connection {
 impl Connection {
     /// Connects; the daemon has not said anything yet.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        let stream = UnixStream::connect(path)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
-        Ok(Self { stream, serial: 0 })
+        Self::open_within(path, PATIENCE)
+    }
+
+    /// The time limit holds for connecting, too: when the queue of a daemon that does not accept (a stopped one) is full,
+    /// the kernel lets a connect wait as long as a write.
+    fn open_within(path: &Path, patience: Duration) -> io::Result<Self> {
+        let address = SocketAddrUnix::new(path)?;
+        let socket =
+            rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        let stream = UnixStream::from(socket);
+        stream.set_read_timeout(Some(patience))?;
+        stream.set_write_timeout(Some(patience))?;
+        loop {
+            match rustix::net::connect(&stream, &address) {
+                Ok(()) => return Ok(Self { stream, serial: 0 }),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(errno) => return Err(overdue(errno.into())),
+            }
+        }
     }
 
     /// Asks and waits for the answer, with exactly the descriptors that belong to it.
@@ -159,8 +175,12 @@ impl Control {
 
     /// Asks; if the connection turns out to be dead, connects, resumes and asks again, for at most [`PATIENCE`].
     pub(crate) fn ask(&self, request: &Request) -> Result<(Answer, Vec<OwnedFd>), AskError> {
-        let mut place = self.lock();
         let started = Instant::now();
+        let mut place = self.lock();
+        if place.is_none() && started.elapsed() >= PATIENCE / 2 {
+            // Another thread asked meanwhile, in vain. Asking again would have every thread wait for all before it.
+            return Err(overdue(io::ErrorKind::WouldBlock.into()).into());
+        }
         loop {
             let connected = match place.take() {
                 Some(connection) => Ok(connection),
@@ -211,5 +231,63 @@ impl Drop for Control {
                 tracing::debug!("the memory daemon was not told that this member leaves: {error}");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::net::{bind, listen};
+
+    fn listener(path: &Path) -> OwnedFd {
+        let socket =
+            rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+                .unwrap();
+        bind(&socket, &SocketAddrUnix::new(path).unwrap()).unwrap();
+        listen(&socket, 0).unwrap();
+        socket
+    }
+
+    #[test]
+    fn a_full_queue_of_a_stopped_daemon_does_not_hold_a_caller_for_ever() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("stopped.sock");
+        let _never_accepts = listener(&path);
+        let patience = Duration::from_millis(20);
+        let (done, waits) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let mut queued = Vec::new();
+            let error = loop {
+                match Connection::open_within(&path, patience) {
+                    Ok(connection) => queued.push(connection),
+                    Err(error) => break error,
+                }
+            };
+            done.send((queued.len(), error)).unwrap();
+        });
+        let (queued, error) = waits.recv_timeout(Duration::from_secs(30)).expect("connect waits for ever");
+        assert!(queued > 0);
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{error}");
+    }
+
+    #[test]
+    fn threads_do_not_wait_in_a_row_for_a_daemon_that_does_not_answer() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("deaf.sock");
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let identity = Resume { endpoint: 1, incarnation: 0, token: 0 };
+        let control = Control::new(path.clone(), identity, Connection::open(&path).unwrap());
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let error = control.ask(&Request::Pool).unwrap_err();
+                    assert!(error.to_string().contains("no answer within 3 s"), "{error}");
+                });
+            }
+        });
+        // One of them asked; the others would have opened connections of their own.
+        listener.set_nonblocking(true).unwrap();
+        assert_eq!(std::iter::from_fn(|| listener.accept().ok()).count(), 1);
+        drop(listener); // so that the farewell fails at once
     }
 }
