@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use aits_service::{CommonArgs, die_with_parent};
+use aits_service::{CommonArgs, SUPERVISED_ENV, die_with_parent};
 
 /// Arguments of `aits rmmt`.
 #[derive(clap::Args, Clone, Debug)]
@@ -28,5 +28,6 @@ pub(crate) fn run(args: Args) -> ExitCode {
     daemon.size = args.pool_size;
     daemon.max_block = args.max_block;
     daemon.log = args.common.log;
+    daemon.log_plain = std::env::var_os(SUPERVISED_ENV).is_some();
     baton_rmmt::run(daemon)
 }

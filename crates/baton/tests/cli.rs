@@ -85,12 +85,17 @@ fn refusals_say_what_to_do_and_have_their_exit_code() {
     let dir = tempfile::tempdir().unwrap();
     let uri = uri_in(dir.path());
     let nowhere = format!("un://{}", dir.path().join("no/such/dir/s").display());
-    let cases: [(&[&str], i32, &str); 8] = [
+    let cases: [(&[&str], i32, &str); 9] = [
         (&["ls"], 2, "--connect"),
         (&["ls", "--connect", "nonsense"], 2, "un://PATH"),
         (&["ls", "--connect", &uri], 1, "baton rmmt --listen"),
         (&["rmmt", "--listen", &uri, "--size", "lots"], 2, "512MiB"),
         (&["rmmt", "--listen", "ip://127.0.0.1:1"], 78, "un://PATH"),
+        (
+            &["rmmt", "--listen", &uri, "--size", "900GiB"],
+            78,
+            "900 GiB (966367641600 bytes) of shared memory are needed",
+        ),
         (&["rmmt", "--listen", &uri, "--size", "900GiB"], 78, "are available"),
         (&["rmmt", "--listen", &uri, "--members-max", "4000"], 78, "2047"),
         (&["rmmt", "--listen", &nowhere], 78, "no/such/dir"),
@@ -103,6 +108,25 @@ fn refusals_say_what_to_do_and_have_their_exit_code() {
     }
     let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn a_plain_log_carries_no_time_and_no_colours() {
+    let dir = tempfile::tempdir().unwrap();
+    let uri = uri_in(dir.path());
+    let logged = |plain: &[&str]| {
+        let log = dir.path().join("log");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_baton"));
+        command.args(["rmmt", "--listen", &uri, "--size", "8MiB"]).args(plain);
+        let mut daemon = Daemon(command.stderr(std::fs::File::create(&log).unwrap()).spawn().unwrap());
+        Observer::connect(&uri, WATCHDOG).unwrap().pool().unwrap();
+        assert_eq!(daemon.stop(), Some(0));
+        std::fs::read_to_string(log).unwrap()
+    };
+    let plain = logged(&["--log-plain"]);
+    assert_eq!(plain.lines().next().unwrap().trim(), format!("INFO rmmt: 8 MiB ready at {uri}"));
+    let timed = logged(&[]);
+    assert!(timed.starts_with("20") && timed.contains("INFO rmmt: 8 MiB ready"), "{timed}");
 }
 
 #[test]

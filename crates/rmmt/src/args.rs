@@ -37,6 +37,10 @@ pub struct Args {
     /// What to log, to stderr: error, warn, info, debug.
     #[arg(long = "log-level", value_name = "FILTER", env = "BATON_LOG", default_value = "info")]
     pub log: String,
+
+    /// Leave time and colours out of the log, for a supervisor that puts its own in front of each line.
+    #[arg(long)]
+    pub log_plain: bool,
 }
 
 impl Args {
@@ -51,6 +55,7 @@ impl Args {
             allow_uid: Vec::new(),
             no_keeper: false,
             log: "info".into(),
+            log_plain: false,
         }
     }
 }

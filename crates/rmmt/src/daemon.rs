@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::process::{Command, ExitCode};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use baton_keeper::{Deposit, KeepError, Limits, Ward, WardError, keep};
 use baton_pool::PoolFds;
@@ -33,6 +33,9 @@ const STRANGERS_MAX: usize = 64;
 
 /// How long the daemon rests when it has no descriptor left to accept with.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+
+/// A lasting lack of descriptors is said once in this time, not at every try.
+const WARN_EVERY: Duration = Duration::from_secs(5);
 
 /// How often closed endpoints are looked at that still held something.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
@@ -97,7 +100,7 @@ pub fn run(args: Args) -> ExitCode {
 }
 
 fn start(args: &Args) -> Result<u8, Failed> {
-    init_logging(&args.log)?;
+    init_logging(args)?;
     if std::env::var_os(ROLE_ENV).is_some() {
         return match Ward::from_parent()? {
             Some((ward, deposits)) => daemon(args, Some(ward), deposits),
@@ -119,16 +122,16 @@ fn start(args: &Args) -> Result<u8, Failed> {
     Ok(keep(command, Limits::default())?)
 }
 
-fn init_logging(filter: &str) -> Result<(), Failed> {
-    let filter = EnvFilter::try_new(filter)
-        .map_err(|error| Failed::Log { given: filter.to_owned(), reason: error.to_string() })?;
-    // Fails only if the program around us logs already, which then stays so.
-    let _ = tracing_subscriber::fmt()
+fn init_logging(args: &Args) -> Result<(), Failed> {
+    let filter = EnvFilter::try_new(&args.log)
+        .map_err(|error| Failed::Log { given: args.log.clone(), reason: error.to_string() })?;
+    let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
         .with_target(false)
-        .with_ansi(io::IsTerminal::is_terminal(&io::stderr()))
-        .try_init();
+        .with_ansi(!args.log_plain && io::IsTerminal::is_terminal(&io::stderr()));
+    // Fails only if the program around us logs already, which then stays so.
+    let _ = if args.log_plain { builder.without_time().try_init() } else { builder.try_init() };
     Ok(())
 }
 
@@ -196,6 +199,7 @@ async fn sweep_leavers(house: &House) {
 async fn accept_all(house: &Rc<House>, listener: UnixListener) {
     let strangers = Strangers::default();
     let mut number = 0u64;
+    let mut warned = None::<Instant>;
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
@@ -203,7 +207,12 @@ async fn accept_all(house: &Rc<House>, listener: UnixListener) {
                 open_session(house, &strangers, number, stream);
             }
             Err(error) => {
-                tracing::warn!("rmmt: a connection cannot be accepted: {error}");
+                if warned.is_none_or(|at| at.elapsed() >= WARN_EVERY) {
+                    warned = Some(Instant::now());
+                    tracing::warn!(
+                        "rmmt: connections cannot be accepted now: {error}; is the limit of open files too low?"
+                    );
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }

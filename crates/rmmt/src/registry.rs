@@ -9,6 +9,8 @@
 //! | 1. `pool.admit` | an endpoint without a deposit: its member never got an answer, so it is reaped at adoption |
 //! | 2. deposit event descriptor and note | the member retries with the same token and gets this endpoint |
 //! | 3. answer | – |
+//!
+//! An admission that cannot be answered (no descriptors left, or the asker gave up) is undone at once.
 
 mod adoption;
 mod departure;
@@ -196,11 +198,13 @@ impl Registry {
             endpoint
         };
         watch(shared, endpoint);
-        let registry = shared.borrow();
-        let entry = registry.entry(endpoint.id);
-        match entry.map(|entry| entry.wake.try_clone()) {
+        let duplicate = shared.borrow().entry(endpoint.id).map(|entry| entry.wake.try_clone());
+        match duplicate {
             Some(Ok(wake)) => Ok(Admitted { endpoint, wake }),
-            Some(Err(error)) => Err(internal("event descriptor", &error)),
+            Some(Err(error)) => {
+                shared.borrow_mut().undo(endpoint);
+                Err(internal("event descriptor", &error))
+            }
             None => Err(internal("registry", &"the endpoint is gone")),
         }
     }
@@ -213,10 +217,11 @@ impl Registry {
                 && e.session.is_none()
                 && e.note.standing == Standing::Present
         })?;
-        let wake = entry.wake.try_clone();
-        entry.session = Some(session);
         let endpoint = entry.endpoint;
-        Some(wake.map(|wake| Admitted { endpoint, wake }))
+        Some(entry.wake.try_clone().map(|wake| {
+            entry.session = Some(session);
+            Admitted { endpoint, wake }
+        }))
     }
 
     fn pool_admit(&self, peer: Peer, ask: &Attach) -> Result<EndpointRef, Failure> {

@@ -110,6 +110,7 @@ impl Session {
             };
             patience = IDLE;
             let bye = matches!(request, Request::Bye);
+            let stranger = member.is_none();
             let (answer, fds) = self.handle(peer, member, request).await.unwrap_or_else(|failure| {
                 tracing::debug!("rmmt: pid={}: {}: {}", peer.pid, failure.code, failure.message);
                 (Answer::Error(failure), Vec::new())
@@ -120,6 +121,12 @@ impl Session {
                 attached();
             }
             if let Err(end) = self.answer(serial, &answer, &fds).await {
+                if let (Answer::Attached(_), Some(endpoint)) =
+                    (&answer, stranger.then(|| member.take()).flatten())
+                {
+                    // It never learned that it is a member (it gave up waiting), so it holds nothing.
+                    self.house.registry.borrow_mut().undo(endpoint);
+                }
                 return if bye { End::Bye } else { end };
             }
             if bye {
@@ -182,13 +189,14 @@ impl Session {
             }
             Request::Attach(ask) => {
                 let admitted = Registry::admit(registry, peer, &ask, self.number)?;
-                *member = Some(admitted.endpoint);
                 let fds = self.house.descriptors(ask.access == Access::ReadOnly, admitted.wake).map_err(
                     |error| {
                         tracing::error!("rmmt: pid={}: descriptors: {error}", peer.pid);
+                        registry.borrow_mut().undo(admitted.endpoint);
                         Failure::new(ErrorCode::Internal, "the memory daemon has too many open files")
                     },
                 )?;
+                *member = Some(admitted.endpoint);
                 tracing::info!(
                     "rmmt: attached pid={} name={} endpoint={}",
                     peer.pid,

@@ -9,7 +9,8 @@ use baton_client::ConnectOptions;
 use baton_wire::attach::{Access, Answer, Attach, HEADER_LEN, Header, Kind, MAGIC, Request, Resume};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use stage::{Daemon, WATCHDOG};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+use stage::{Daemon, WATCHDOG, until};
 
 fn stranger(daemon: &Daemon) -> UnixStream {
     let stream = UnixStream::connect(daemon.socket()).unwrap();
@@ -135,6 +136,36 @@ fn a_peer_that_does_not_read_its_answers_stops_only_itself() {
     assert!(blocked, "{end}");
     daemon.logged(&["it does not read its answers"]);
     let _honest = daemon.member(ConnectOptions::new("honest"));
+}
+
+/// Whatever descriptor of an admission is the one too many: the asker hears it, and no endpoint is left behind.
+#[test]
+fn a_daemon_out_of_descriptors_refuses_and_forgets() {
+    let daemon = Daemon::start();
+    let pid = daemon.pid();
+    let process = Pid::from_raw(i32::try_from(pid).unwrap());
+    // The first admission makes what is made once.
+    drop(daemon.member(ConnectOptions::new("first")));
+    let mut members = daemon.observer();
+    until("the first to be gone", || members.members().unwrap().is_empty().then_some(()));
+    let open = || std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count() as u64;
+    let before = open();
+    let limit = getrlimit(Resource::Nofile);
+    let mut refused = 0;
+    for spare in 1..=12 {
+        until("old connections to close", || (open() <= before).then_some(()));
+        let low = Rlimit { current: Some(before + spare), maximum: limit.maximum };
+        let high = prlimit(process, Resource::Nofile, low).unwrap();
+        let once = ConnectOptions::new("crowd").timeout(std::time::Duration::ZERO);
+        let answered = baton_client::Client::connect(&daemon.uri(), once);
+        prlimit(process, Resource::Nofile, high).unwrap();
+        refused += u32::from(answered.is_err());
+        drop(answered);
+        until("nobody to be left", || members.members().unwrap().is_empty().then_some(()));
+    }
+    assert!((1..12).contains(&refused), "some refused, some admitted: {refused}");
+    daemon.assert_balanced();
+    assert_eq!(daemon.pid(), pid, "no restart");
 }
 
 /// Random bytes, random bytes behind a good header, and damaged good messages, against the real daemon.

@@ -2,7 +2,7 @@
 
 mod stage;
 
-use baton_client::{ConnectOptions, RecvError, SendFailure};
+use baton_client::{Client, ConnectError, ConnectOptions, OpenError, RecvError, SendFailure};
 use rustix::process::Signal;
 use stage::{Daemon, kill, until};
 
@@ -91,6 +91,32 @@ fn sigterm_leaves_nothing_and_tells_the_members() {
     let left: Vec<_> = std::fs::read_dir(daemon.dir()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(left, ["log"], "no socket, no lock");
     assert_eq!(shared_memory(), before);
+}
+
+#[test]
+fn a_stopped_daemon_is_a_sentence_and_not_a_hang() {
+    let daemon = Daemon::start();
+    let (client, mut inbox) = daemon.member(ConnectOptions::new("asker").inbox("asker.in"));
+    let pid = daemon.pid();
+    kill(pid, Signal::STOP);
+    until("the daemon to stand still", || {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T')).then_some(())
+    });
+    let error = client.sender("asker.in").unwrap_err();
+    assert!(matches!(error, OpenError::Disconnected { .. }), "{error}");
+    assert!(error.to_string().contains("no answer within"), "{error}");
+    let once = ConnectOptions::new("late").timeout(std::time::Duration::ZERO);
+    let error = Client::connect(&daemon.uri(), once).unwrap_err();
+    assert!(matches!(error, ConnectError::Unreachable { .. }), "{error}");
+    kill(pid, Signal::CONT);
+    // It comes back by itself, and the one that gave up waiting is no member.
+    let sender = until("the daemon to answer", || client.sender("asker.in").ok());
+    sender.send(client.alloc(5).unwrap().freeze()).unwrap();
+    assert_eq!(inbox.recv(None).unwrap().unwrap().block.len(), 5);
+    daemon.logged(&["rmmt: undone", "name=late"]);
+    until("nobody but the asker", || (client.members().unwrap().len() == 1).then_some(()));
+    daemon.assert_balanced();
 }
 
 #[test]

@@ -83,6 +83,11 @@ impl Registry {
         }
     }
 
+    /// The admission was not answered: nobody knows of this endpoint.
+    pub(crate) fn undo(&mut self, endpoint: EndpointRef) {
+        self.reap(endpoint, Cause::Unfinished);
+    }
+
     pub(super) fn current(&mut self, endpoint: EndpointRef) -> Option<&mut Entry> {
         self.entries.get_mut(&endpoint.id).filter(|e| e.endpoint == endpoint)
     }
