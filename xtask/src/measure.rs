@@ -1,5 +1,7 @@
 //! `cargo xtask measure`: the demo, looked at from outside, as the table of the README.
 
+use std::path::PathBuf;
+
 use clap::Args;
 
 use crate::demo;
@@ -13,6 +15,8 @@ pub struct Measure {
     /// How long to measure after the system has warmed up, in seconds.
     #[arg(long, default_value_t = 60)]
     seconds: u32,
+    /// Your own clip instead of the demo's.
+    clip: Option<PathBuf>,
     /// Print JSON instead of a table.
     #[arg(long)]
     json: bool,
@@ -25,7 +29,7 @@ impl Measure {
         demo::build()?;
         let mut command = cargo();
         command.args(["run", "--quiet", "--package", "baton-tests", "--bin", "measure", "--"]);
-        command.args(["--seconds", &self.seconds.to_string()]).arg(cache.clip());
+        command.args(["--seconds", &self.seconds.to_string()]).arg(self.clip.unwrap_or_else(|| cache.clip()));
         if self.json {
             command.arg("--json");
         }
