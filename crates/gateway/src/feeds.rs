@@ -354,6 +354,7 @@ mod tests {
         assert!(first.await.unwrap_err().is_cancelled());
         answer.notify_one();
         let _second = feeds.pictures(ONE, true).await.unwrap();
-        orders.recv().await.expect("the order is renewed for the second viewer");
+        let renewed = tokio::time::timeout(Duration::from_secs(30), orders.recv()).await;
+        renewed.expect("the order is renewed for the second viewer").unwrap();
     }
 }
