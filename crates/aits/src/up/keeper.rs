@@ -27,6 +27,11 @@ use super::family::{Member, STAGES, Stage};
 use super::say::Say;
 use super::table::Table;
 
+/// Tells glibc to keep what is freed (mallopt(3)). Services that work at a steady rate would otherwise give memory back
+/// and take it again with each frame, one page fault per page. What the user has set wins.
+const KEEP_FREED_MEMORY: [(&str, &str); 2] =
+    [("MALLOC_TRIM_THRESHOLD_", "134217728"), ("MALLOC_MMAP_THRESHOLD_", "33554432")];
+
 /// Ends of later lives with "cannot work on this machine" that are put down to passing circumstances (a predecessor that
 /// still holds a lock).
 const STRIKES_MAX: u32 = 5;
@@ -182,6 +187,7 @@ impl Keeper {
         Command::new(&self.member.program)
             .args(&self.member.arguments)
             .env(SUPERVISED_ENV, std::process::id().to_string())
+            .envs(KEEP_FREED_MEMORY.into_iter().filter(|(name, _)| std::env::var_os(name).is_none()))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
