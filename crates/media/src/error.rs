@@ -47,7 +47,8 @@ pub enum OpenError {
     #[error("the server of {url} knows no stream of that path; check the path")]
     NoSuchStream { url: String },
     #[error(
-        "{url} begins with a scheme that this FFmpeg does not know; use a path, rtsp://, rtmp:// or http://"
+        "{url} begins with a scheme that is not read here; use a path, file://, or one of {schemes}",
+        schemes = crate::source::SCHEMES.map(|scheme| format!("{scheme}://")).join(", ")
     )]
     UnknownScheme { url: String },
     #[error("{url} answered, but not with a video stream; check scheme, port and path")]

@@ -83,7 +83,17 @@ unsafe impl Memory for Client {
                 AllocError::TooLarge { .. } => NoMemoryKind::TooLarge,
                 _ => NoMemoryKind::Detached,
             },
-            message: error.to_string(),
+            message: match error {
+                AllocError::Exhausted { len, bytes_in_use, bytes_total, holder, holder_bytes } => format!(
+                    "no free block of {len} bytes: {bytes_in_use} of {bytes_total} bytes are in use, {holder_bytes} of \
+                     them by endpoint {holder}; give the pool more memory (`aits up --pool-size`), or watch fewer streams"
+                ),
+                AllocError::TooLarge { len, max } => format!(
+                    "{len} bytes asked, the largest block of this pool has {max}; give the pool more memory (`aits up \
+                     --pool-size`), or larger blocks (max_block under [pool] in aits.toml)"
+                ),
+                other => other.to_string(),
+            },
         })
     }
 

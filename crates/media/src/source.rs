@@ -35,6 +35,17 @@ use crate::ffi::{Code, Decoder, Input, Interrupt, NoVideo, Received};
 use crate::memory::{Memory, NoMemory, NoMemoryKind};
 use crate::redact::redact;
 
+/// Schemes of network sources. Files are named by a path or `file://`. All else that FFmpeg can open (pipes, parts and
+/// chains of other addresses, data in the address itself) is refused: whoever may name a source must not thereby read
+/// what is none.
+pub(crate) const SCHEMES: [&str; 10] =
+    ["rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "srt", "udp", "rtp", "tcp"];
+
+/// What FFmpeg may open on behalf of a network source: also what a playlist names, or a server redirects to. No files.
+const NETWORK_PROTOCOLS: &CStr = c"http,https,httpproxy,rtmp,rtmps,rtp,srtp,srt,tcp,tls,udp";
+/// The same for a file: a playlist may name other files, and nothing else.
+const FILE_PROTOCOLS: &CStr = c"file";
+
 /// Asks a source on another thread to end. Clones are the same flag.
 #[derive(Clone, Debug, Default)]
 pub struct StopFlag(Arc<AtomicBool>);
@@ -143,6 +154,9 @@ impl<M: Memory> Source<M> {
     pub fn open(url: &str, memory: M, options: SourceOptions) -> Result<Self, OpenError> {
         let shown = redact(url);
         let is_network = url.contains("://") && !url.starts_with("file://");
+        if is_network && !has_known_scheme(url) {
+            return Err(OpenError::UnknownScheme { url: shown });
+        }
         let local = (!is_network).then(|| Path::new(url.strip_prefix("file://").unwrap_or(url)));
         let looks_like_mp4 = local.map(|path| look_at(path, &shown)).transpose()?.unwrap_or(false);
         // "file:" keeps a colon in a path from being taken for the end of a scheme.
@@ -164,8 +178,8 @@ impl<M: Memory> Source<M> {
             };
             attempt.explain(code)
         };
-        let mut input =
-            Input::open(&spelled, container_options(url), Arc::clone(&interrupt)).map_err(explain)?;
+        let mut input = Input::open(&spelled, &container_options(url, is_network), Arc::clone(&interrupt))
+            .map_err(explain)?;
         input.find_video().map_err(|why| match why {
             NoVideo::None => OpenError::NoVideo { url: shown.clone() },
             NoVideo::Codec(codec) => OpenError::UnsupportedCodec { url: shown.clone(), codec },
@@ -363,14 +377,20 @@ fn look_at(path: &Path, shown: &str) -> Result<bool, OpenError> {
     Ok(read == start.len() && &start[4..8] == b"ftyp")
 }
 
+fn has_known_scheme(url: &str) -> bool {
+    let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
+    SCHEMES.contains(&scheme)
+}
+
 /// What FFmpeg is told beyond the URL.
-fn container_options(url: &str) -> &'static [(&'static CStr, &'static CStr)] {
+fn container_options(url: &str, is_network: bool) -> Vec<(&'static CStr, &'static CStr)> {
+    let protocols = if is_network { NETWORK_PROTOCOLS } else { FILE_PROTOCOLS };
+    let mut options = vec![(c"protocol_whitelist", protocols)];
     // Over UDP a camera's packets get lost without a word.
     if url.starts_with("rtsp://") || url.starts_with("rtsps://") {
-        &[(c"rtsp_transport", c"tcp")]
-    } else {
-        &[]
+        options.push((c"rtsp_transport", c"tcp"));
     }
+    options
 }
 
 fn after(wait: Duration) -> Micros {

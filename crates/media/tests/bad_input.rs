@@ -180,6 +180,47 @@ fn a_scheme_that_nobody_knows_is_named() {
     assert!(matches!(error, OpenError::UnknownScheme { .. }), "{error:?}");
 }
 
+#[test]
+fn only_files_and_cameras_are_opened_whatever_ffmpeg_can_open() {
+    let path = clip("h264_changes_size.ts");
+    let path = path.to_str().unwrap();
+    for url in [
+        format!("cache:file://{path}"),
+        format!("async:file://{path}"),
+        format!("subfile,,start,0,end,100000,,:file://{path}"),
+        format!("crypto+file://{path}"),
+        format!("concat:file://{path}|file://{path}"),
+        "pipe://0".into(),
+        "ftp://host/x".into(),
+        "HTTP+file://host/x".into(),
+    ] {
+        let error = Source::open(&url, HeapMemory::new(64), options()).err();
+        assert!(matches!(error, Some(OpenError::UnknownScheme { .. })), "{url}: {error:?}");
+        let sentence = error.unwrap().to_string();
+        assert!(sentence.contains("rtsp://") && sentence.contains("file://"), "{sentence}");
+    }
+    assert!(Source::open(&format!("file://{path}"), HeapMemory::new(64), options()).is_ok());
+    // Without `://` it is a path, however it begins.
+    let data = Source::open("data:video/mp2t;base64,AAAA", HeapMemory::new(64), options()).err();
+    assert!(matches!(data, Some(OpenError::Missing { .. })), "{data:?}");
+}
+
+#[test]
+fn a_playlist_may_name_files_and_no_other_protocol() {
+    let video = clip("h264_changes_size.ts");
+    let playlist =
+        |segment: &str| format!("#EXTM3U\n#EXT-X-TARGETDURATION:4\n#EXTINF:4,\n{segment}\n#EXT-X-ENDLIST\n");
+    let (dir, good) = file("good.m3u8", playlist("part.ts").as_bytes());
+    std::fs::copy(&video, dir.path().join("part.ts")).unwrap();
+    open_path(&good, &HeapMemory::new(64)).unwrap();
+    // The same video, in the address of the segment itself.
+    let base64 = std::process::Command::new("base64").arg("-w0").arg(&video).output().unwrap();
+    assert!(base64.status.success());
+    let data = format!("data:video/mp2t;base64,{}", String::from_utf8(base64.stdout).unwrap());
+    let (_dir, bad) = file("bad.m3u8", playlist(&data).as_bytes());
+    refusal(&bad);
+}
+
 /// Reads a file to its end, whatever comes; answers how many frames there were.
 fn read_through(path: &Path, memory: &HeapMemory) -> usize {
     let Ok(mut source) = open_path(path, memory) else { return 0 };
