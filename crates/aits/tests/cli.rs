@@ -61,6 +61,7 @@ fn a_wrong_call_is_exit_code_2() {
         &["up", "--vss", "0"],
         &["up", "--pool-size", "much"],
         &["up", "--listen", "here"],
+        &["up", "--listen", "127.0.0.1:0"],
         &["vas"],
     ] {
         let (code, _, error) = seen(&aits(home.path(), arguments));
@@ -75,7 +76,7 @@ fn a_wrong_call_is_exit_code_2() {
 #[test]
 fn a_typo_in_the_config_is_shown_with_a_caret() {
     let home = tempfile::tempdir().unwrap();
-    file(home.path(), "aits.toml", "listen = \"127.0.0.1:0\"\n\n[pool]\nsise = \"512MiB\"\n");
+    file(home.path(), "aits.toml", "listen = \"127.0.0.1:8080\"\n\n[pool]\nsise = \"512MiB\"\n");
     let expected = "\
 aits.toml:4:1: unknown field `sise`, expected `size` or `max_block`
   |
@@ -153,7 +154,7 @@ fn a_pool_larger_than_the_machine_ends_with_the_numbers() {
     cache(home.path());
     let run = home.path().join("run");
     let arguments =
-        ["up", "--pool-size", "900GiB", "--listen", "127.0.0.1:0", "--run", run.to_str().unwrap()];
+        ["up", "--pool-size", "900GiB", "--listen", "127.0.0.1:8080", "--run", run.to_str().unwrap()];
     let (code, out, error) = seen(&aits(home.path(), &arguments));
     assert_eq!(code, Some(78), "{out}\n{error}");
     let last = error.lines().last().unwrap();

@@ -177,7 +177,7 @@ mod tests {
 
     #[test]
     fn a_typo_is_shown_with_its_place_and_the_right_word() {
-        let text = "listen = \"127.0.0.1:0\"\n\n[pool]\nsise = \"512MiB\"\n";
+        let text = "listen = \"127.0.0.1:8080\"\n\n[pool]\nsise = \"512MiB\"\n";
         let error = Config::parse(text, "aits.toml").unwrap_err();
         assert_eq!(
             error.message(),
@@ -192,6 +192,7 @@ mod tests {
         for (text, place, says) in [
             ("[pool]\nsize = \"5 apples\"\n", "f:2:8", "512MiB"),
             ("listen = \"here\"\n", "f:1:10", "127.0.0.1:8080"),
+            ("listen = \"[::1]:0\"\n", "f:1:10", "leaves the port open"),
             ("[vss]\ninstances = 0\n", "f:2:13", "1 to 64"),
             ("[pool\nsize = 1\n", "f:1:6", "|"),
             ("[[task]]\nid = \"a\"\n", "f:1:1", "url"),

@@ -35,12 +35,12 @@ impl std::str::FromStr for Listen {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let good =
-            text.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
-        if good {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(format!("`{text}` is no HOST:PORT, as 127.0.0.1:8080"))
+        let parts = text.rsplit_once(':').filter(|(host, _)| !host.is_empty());
+        match parts.and_then(|(_, port)| port.parse::<u16>().ok()) {
+            // The page would be somewhere else after each restart of the gateway.
+            Some(0) => Err(format!("`{text}` leaves the port open; name one, as 127.0.0.1:8080")),
+            Some(_) => Ok(Self(text.to_owned())),
+            None => Err(format!("`{text}` is no HOST:PORT, as 127.0.0.1:8080")),
         }
     }
 }
