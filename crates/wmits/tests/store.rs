@@ -47,6 +47,23 @@ fn a_made_up_name_avoids_those_that_exist() {
 }
 
 #[test]
+fn a_file_that_was_taken_away_takes_no_more_changes() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("tasks.db");
+    let mut store = Store::open(&path).unwrap();
+    let task = store.add(&order(Some("a")), WHEN).unwrap();
+    let away = dir.path().join("elsewhere.db");
+    std::fs::rename(&path, &away).unwrap();
+    assert!(matches!(store.add(&order(Some("b")), WHEN), Err(StoreError::Gone { .. })));
+    std::fs::write(&path, "another file").unwrap();
+    assert!(matches!(store.set_intent(task.stream, &Intent::Stopped), Err(StoreError::Gone { .. })));
+    assert!(matches!(store.delete(task.stream), Err(StoreError::Gone { .. })));
+    std::fs::rename(&away, &path).unwrap();
+    store.add(&order(Some("b")), WHEN).unwrap();
+    assert_eq!(store.all().unwrap().len(), 2);
+}
+
+#[test]
 fn only_the_owner_can_read_the_file() {
     use std::os::unix::fs::PermissionsExt;
     let dir = tempfile::tempdir().unwrap();

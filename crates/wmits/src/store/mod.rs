@@ -14,7 +14,7 @@
 mod schema;
 
 use std::fs::OpenOptions;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use aits_orders::{Pace, StartTask, StreamId};
@@ -113,6 +113,14 @@ pub enum StoreError {
         /// Ours.
         known: i64,
     },
+    /// Somebody took the file away: what would be written now, nobody would find after a restart.
+    #[error(
+        "the task database {path} was deleted or replaced while it was in use, so nothing can be kept: put it back, or restart the system"
+    )]
+    Gone {
+        /// Which file.
+        path: PathBuf,
+    },
     /// A change could not be written (disk full, disk broken). The task is as it was.
     #[error("the task database could not be changed: {0}")]
     Write(#[source] rusqlite::Error),
@@ -122,6 +130,9 @@ pub enum StoreError {
 #[derive(Debug)]
 pub struct Store {
     connection: Connection,
+    path: PathBuf,
+    /// Device and number of the file that is open.
+    file: (u64, u64),
 }
 
 impl Store {
@@ -132,19 +143,20 @@ impl Store {
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let unusable = |detail: String| StoreError::Unusable { path: path.to_owned(), detail };
         // SQLite would create the file with the umask's mode; passwords need less.
-        OpenOptions::new()
+        let file = OpenOptions::new()
             .read(true)
             .append(true)
             .create(true)
             .mode(0o600)
             .open(path)
             .map_err(|error| unusable(error.to_string()))?;
+        let file = file.metadata().map_err(|error| unusable(error.to_string()))?;
         let mut connection = Connection::open(path).map_err(|error| unusable(error.to_string()))?;
         schema::prepare(&mut connection, path)?;
         if connection.is_readonly("main").unwrap_or(true) {
             return Err(unusable("it is read-only".into()));
         }
-        Ok(Self { connection })
+        Ok(Self { connection, path: path.to_owned(), file: (file.dev(), file.ino()) })
     }
 
     /// All tasks, in the order in which they were created.
@@ -161,9 +173,19 @@ impl Store {
     /// Adds a task that shall run. `order.id` must be free; without one, a name is made from the stream's number.
     ///
     /// # Errors
-    /// [`StoreError::Write`]; nothing was added.
+    /// [`StoreError::Write`], [`StoreError::Gone`]; nothing was added.
     pub fn add(&mut self, order: &StartTask, created_at: &str) -> Result<Record, StoreError> {
+        self.still_there()?;
         self.try_add(order, created_at).map_err(StoreError::Write)
+    }
+
+    /// SQLite goes on writing into a file that has no name any more.
+    fn still_there(&self) -> Result<(), StoreError> {
+        let found = std::fs::metadata(&self.path).map(|found| (found.dev(), found.ino()));
+        if found.is_ok_and(|found| found == self.file) {
+            return Ok(());
+        }
+        Err(StoreError::Gone { path: self.path.clone() })
     }
 
     fn try_add(&mut self, order: &StartTask, created_at: &str) -> rusqlite::Result<Record> {
@@ -191,8 +213,9 @@ impl Store {
     /// Changes what a task shall do.
     ///
     /// # Errors
-    /// [`StoreError::Write`]; nothing was changed.
+    /// [`StoreError::Write`], [`StoreError::Gone`]; nothing was changed.
     pub fn set_intent(&mut self, stream: StreamId, intent: &Intent) -> Result<(), StoreError> {
+        self.still_there()?;
         let (name, reason) = match intent {
             Intent::Run => ("run", None),
             Intent::Stopped => ("stopped", None),
@@ -211,8 +234,9 @@ impl Store {
     /// Takes a task out. Its stream number is not given again.
     ///
     /// # Errors
-    /// [`StoreError::Write`]; it is still there.
+    /// [`StoreError::Write`], [`StoreError::Gone`]; it is still there.
     pub fn delete(&mut self, stream: StreamId) -> Result<(), StoreError> {
+        self.still_there()?;
         self.connection
             .execute("DELETE FROM task WHERE stream = ?1", [stream.0])
             .map_err(StoreError::Write)?;
