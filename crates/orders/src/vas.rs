@@ -76,7 +76,8 @@ pub struct VasStream {
     pub url: String,
     /// What it does.
     pub state: SourceState,
-    /// One sentence for people, when the state is `failed`: what is wrong and what to do.
+    /// One sentence for people: what is wrong and what to do. When the state is `failed`, and while frames are lost for
+    /// want of room in the pool.
     pub reason: Option<String>,
     /// What is in the source, once known.
     pub video: Option<VideoInfo>,
@@ -119,6 +120,9 @@ pub struct VasCounters {
     pub decoded: u64,
     /// Frames handed to the receiver's inbox.
     pub published: u64,
+    /// Of these: taken back unread, since the inbox was full and a newer frame needed the place.
+    #[serde(default)]
+    pub revoked: u64,
     /// Frames dropped since nobody had the inbox open.
     pub no_receiver: u64,
     /// Frames dropped since the inbox was full of frames that could not be revoked.

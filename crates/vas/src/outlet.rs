@@ -14,14 +14,14 @@ pub(crate) enum Dropped {
 
 /// Takes finished frames and never waits for their reader.
 pub(crate) trait Outlet<B> {
-    /// Hands a frame over, or drops it.
-    fn publish(&self, block: B) -> Result<(), Dropped>;
+    /// Hands a frame over, or drops it. Answers how many older frames were taken back unread to make room.
+    fn publish(&self, block: B) -> Result<u32, Dropped>;
 }
 
 impl Outlet<Block> for NamedSender {
-    fn publish(&self, block: Block) -> Result<(), Dropped> {
+    fn publish(&self, block: Block) -> Result<u32, Dropped> {
         match self.send_newest(block) {
-            Ok(_revoked) => Ok(()),
+            Ok(revoked) => Ok(revoked),
             Err(not_sent) => match not_sent.reason {
                 NotSentReason::NoReceiver => Err(Dropped::NoReceiver),
                 NotSentReason::Full => Err(Dropped::InboxFull),

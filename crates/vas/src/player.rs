@@ -111,7 +111,7 @@ fn try_play<M: Memory>(
     stream.set_video(video.clone());
     let mut pacer = Pacer::new(source.video().fps);
     let paced = order.pace == Pace::Realtime && !source.is_network();
-    let mut frames_this_round = 0_u64;
+    let (mut frames_this_round, mut starved) = (0_u64, None);
     let mut complained: Option<Instant> = None;
     loop {
         if let Some(due) = pacer.next_due().filter(|_| paced) {
@@ -120,6 +120,7 @@ fn try_play<M: Memory>(
         match source.next()? {
             Next::Frame(header, block) => {
                 frames_this_round += 1;
+                starved = None;
                 let now = Instant::now();
                 let due = if paced { pacer.due(header.pts, now) } else { now };
                 stream.wait_until(due)?;
@@ -138,15 +139,23 @@ fn try_play<M: Memory>(
                 }
             }
             Next::NoBlock(why) => {
-                stream.count(|counters| take_over(counters, source.counters()));
+                let sentence = format!("frames are lost: {why}");
+                stream.starve(&sentence, |counters| take_over(counters, source.counters()));
+                starved = Some(why.to_string());
                 if complained.is_none_or(|at| at.elapsed() >= COMPLAIN_EVERY) {
                     complained = Some(Instant::now());
-                    tracing::warn!("stream {}: frames are lost: {why}", order.stream);
+                    tracing::warn!("stream {}: {sentence}", order.stream);
                 }
                 // Blocks come back when readers drop theirs; reading on at once would only lose more frames.
                 stream.wait_until(Instant::now() + pacer.interval())?;
             }
             Next::Damaged => stream.count(|counters| take_over(counters, source.counters())),
+            // Not the file's fault: when there is room again, pictures come again.
+            Next::End if frames_this_round == 0 && starved.is_some() && order.repeat => source.rewind()?,
+            Next::End if frames_this_round == 0 && starved.is_some() => {
+                let why = starved.unwrap_or_default();
+                return Err(Stopped::Failed(format!("no picture of {} found room: {why}", source.url())));
+            }
             Next::End if frames_this_round == 0 => {
                 return Err(Stopped::Failed(format!(
                     "not one picture of {} could be decoded; check the file with ffplay, or record it again",

@@ -11,7 +11,7 @@
 //! an inbox is looked up). So a stream number can be opened again at once without frames of two sources mixing.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use aits_frame::StreamId;
 use aits_media::{StopFlag, redact};
@@ -19,6 +19,9 @@ use aits_orders::{OpenStream, SourceState, VasCounters, VasStream, VideoInfo};
 use tokio::sync::watch;
 
 use crate::outlet::{Dropped, Outlet};
+
+/// Room in the pool that comes and goes is told once, not with each frame.
+const RECOVERED_AFTER: Duration = Duration::from_secs(1);
 
 /// The stream was closed: the player is to end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,6 +40,8 @@ struct Story {
     closed: bool,
     /// The player has returned.
     over: bool,
+    /// When a frame found no room last, until that is over.
+    starved: Option<Instant>,
     told: VasStream,
 }
 
@@ -50,7 +55,7 @@ impl Stream {
             video: None,
             counters: VasCounters::default(),
         };
-        let story = Mutex::new(Story { closed: false, over: false, told });
+        let story = Mutex::new(Story { closed: false, over: false, starved: None, told });
         Self { order, stop: StopFlag::default(), story, closing: Condvar::new(), version }
     }
 
@@ -119,17 +124,38 @@ impl Stream {
         let counters = &mut story.told.counters;
         counters.decoded += 1;
         match published {
-            Ok(()) => counters.published += 1,
+            Ok(revoked) => {
+                counters.published += 1;
+                counters.revoked += u64::from(revoked);
+            }
             Err(Dropped::NoReceiver) => counters.no_receiver += 1,
             Err(Dropped::InboxFull) => counters.inbox_full += 1,
         }
         also(counters);
-        if story.told.state == SourceState::Opening {
+        let recovered = story.starved.is_some_and(|at| at.elapsed() >= RECOVERED_AFTER);
+        if recovered {
+            story.starved = None;
+            story.told.reason = None;
+        }
+        if story.told.state == SourceState::Opening || recovered {
             story.told.state = SourceState::Running;
             drop(story);
             self.bump();
         }
         Ok(())
+    }
+
+    /// Counts a frame that found no room, and says so until one does.
+    pub(crate) fn starve(&self, sentence: &str, count: impl FnOnce(&mut VasCounters)) {
+        let mut story = self.story();
+        count(&mut story.told.counters);
+        let first = story.told.reason.is_none();
+        story.told.reason = Some(sentence.to_owned());
+        story.starved = Some(Instant::now());
+        drop(story);
+        if first {
+            self.bump();
+        }
     }
 
     /// Counts what is no frame.

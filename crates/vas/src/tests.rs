@@ -20,13 +20,15 @@ struct TestInbox {
 }
 
 impl Outlet<HeapBlock> for TestInbox {
-    fn publish(&self, block: HeapBlock) -> Result<(), Dropped> {
+    fn publish(&self, block: HeapBlock) -> Result<u32, Dropped> {
         if let Some(why) = *self.refuse.lock().unwrap() {
             return Err(why);
         }
         let header = Header::parse(&block).unwrap();
         // A test that has heard enough hangs up.
-        self.frames.send((header, block)).map_err(|_| Dropped::NoReceiver)
+        self.frames.send((header, block)).map_err(|_| Dropped::NoReceiver)?;
+        // Full at every hand-over, as far as the counters can tell.
+        Ok(1)
     }
 }
 
@@ -183,6 +185,29 @@ fn a_full_pool_costs_frames_and_the_stream_goes_on() {
     drop(kept);
     assert!(house.frames.iter().any(|(header, _)| header.sequence.0 > last + 100));
     assert!(balanced(&house.desk.told().streams[0]));
+}
+
+#[test]
+fn a_full_pool_is_told_while_it_lasts_and_is_not_the_files_fault() {
+    let house = house(6);
+    let order = OpenStream { repeat: true, pace: Pace::Realtime, ..order(1, clip("h264_bframes.mp4")) };
+    house.desk.open(order).unwrap();
+    let told = || house.desk.told().streams.remove(0);
+    // Everything is kept, for longer than the clip: it is read to its end without one picture.
+    let mut kept = Vec::new();
+    while told().counters.pool_exhausted < 120 && told().state != SourceState::Failed {
+        kept.extend(house.frames.recv_timeout(Duration::from_millis(20)));
+    }
+    let starving = told();
+    assert_eq!(starving.state, SourceState::Running, "{:?}", starving.reason);
+    assert!(starving.reason.unwrap().starts_with("frames are lost: "));
+    drop(kept);
+    while told().reason.is_some() {
+        drop(house.frames.recv().unwrap());
+    }
+    let told = told();
+    assert!(balanced(&told));
+    assert_eq!(told.counters.revoked, told.counters.published, "each hand-over revoked one");
 }
 
 #[test]
