@@ -71,7 +71,7 @@ pub struct Task {
     pub state: TaskState,
     /// Its source, without credentials.
     pub url: String,
-    /// One sentence for people, when the state is `failed`.
+    /// One sentence for people, when the state is `failed`, or while frames are lost for want of room in the pool.
     pub reason: Option<String>,
     /// How fast files are read.
     pub pace: Pace,
@@ -98,6 +98,9 @@ pub struct TaskCounters {
     pub vas: VasCounters,
     /// Frames that reached wmits.
     pub received: u64,
+    /// Of these: dropped since a newer frame had overtaken them (an inbox that overflows is not in order).
+    #[serde(default)]
+    pub late: u64,
     /// Frames that were moved on to a vss.
     pub judged: u64,
     /// Frames due for judging that were replaced by a newer one while the vss was busy.

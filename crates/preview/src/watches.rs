@@ -39,6 +39,13 @@ impl From<&Header> for FrameKey {
     }
 }
 
+impl FrameKey {
+    /// On the clock of the host, which goes on when numbers begin anew.
+    fn is_before(self, other: Self) -> bool {
+        (self.decoded_at, self.sequence) < (other.decoded_at, other.sequence)
+    }
+}
+
 /// A picture that was encoded: from which frame, with which result, since when, and where it lies.
 #[derive(Clone, Debug)]
 pub struct Encoded<B> {
@@ -53,6 +60,8 @@ pub struct Encoded<B> {
 pub struct Counters {
     /// Frames that arrived.
     pub frames: u64,
+    /// Frames that arrived after a newer one: dropped, since an inbox that overflows is not in order.
+    pub late: u64,
     /// Frames that a newer one replaced before they were encoded.
     pub replaced: u64,
     /// JPEGs made.
@@ -70,6 +79,7 @@ struct Stream<B, S> {
     /// By inbox and variant.
     watchers: HashMap<(String, bool), Watcher<S>>,
     waiting: Option<(FrameKey, B)>,
+    newest: Option<FrameKey>,
     /// The newest picture of each variant: clean, annotated.
     encoded: [Option<Encoded<B>>; 2],
     result: Option<Arc<FrameResult>>,
@@ -81,6 +91,7 @@ impl<B, S> Default for Stream<B, S> {
         Self {
             watchers: HashMap::new(),
             waiting: None,
+            newest: None,
             encoded: [None, None],
             result: None,
             counters: Counters::default(),
@@ -158,6 +169,13 @@ impl<B: Clone, S: Clone> Watches<B, S> {
     pub fn frame(&mut self, stream: StreamId, frame: FrameKey, block: B) -> bool {
         let Some(state) = self.streams.get_mut(&stream) else { return false };
         state.counters.frames += 1;
+        // The newest frame may come again (a watch is answered with it); one that was decoded earlier may not, also if a
+        // vas that has been replaced sent it.
+        if state.newest.is_some_and(|newest| frame.is_before(newest)) {
+            state.counters.late += 1;
+            return true;
+        }
+        state.newest = Some(frame);
         state.counters.replaced += u64::from(state.waiting.replace((frame, block)).is_some());
         true
     }
@@ -329,7 +347,24 @@ mod tests {
         table.frame(ONE, key(2), "f2");
         assert_eq!(table.next_job(now).unwrap().block, "f2");
         let counters = table.expire(ONE, now + Duration::from_secs(6)).unwrap();
-        assert_eq!(counters, Counters { frames: 2, replaced: 1, encoded: 0, unsent: 0 });
+        assert_eq!(counters, Counters { frames: 2, late: 0, replaced: 1, encoded: 0, unsent: 0 });
+    }
+
+    #[test]
+    fn a_frame_that_was_overtaken_is_not_shown_and_a_restarted_vas_is() {
+        let (mut table, now) = (Table::default(), Instant::now());
+        watch(&mut table, ONE, "a", false, now);
+        for sequence in [4, 1, 2, 3] {
+            table.frame(ONE, key(sequence), "f");
+        }
+        assert_eq!(table.next_job(now).unwrap().frame, key(4));
+        table.frame(ONE, key(3), "f3");
+        assert!(table.next_job(now).is_none());
+        let anew = FrameKey { sequence: Sequence(0), decoded_at: Micros(5) };
+        table.frame(ONE, anew, "anew");
+        assert_eq!(table.next_job(now).unwrap().frame, anew);
+        let counters = table.expire(ONE, now + Duration::from_secs(6)).unwrap();
+        assert_eq!(counters, Counters { frames: 6, late: 4, ..Counters::default() });
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  stream:  unknown ──frame──▶ Scene ──later frame──▶ Scene (goes on)
-//!                                │ ──earlier or equal frame──▶ new Scene: vas opened the stream again
+//!                                │ ──frame that was decoded earlier──▶ refused: a newer one was judged before
+//!                                │ ──earlier or equal number──▶ new Scene: vas opened the stream again
 //!                                └ ──forget, or 256 newer streams──▶ unknown
 //! ```
 //!
@@ -25,6 +26,9 @@ pub(crate) enum Refused {
     /// The bytes are not a picture.
     #[error(transparent)]
     Block(#[from] HeaderError),
+    /// A newer frame of the stream was judged before: tracks do not go back in time.
+    #[error("frame {} of stream {stream} comes after a newer one", sequence.0)]
+    Late { stream: StreamId, sequence: Sequence },
     /// The detector failed.
     #[error(transparent)]
     Detect(#[from] DetectError),
@@ -43,6 +47,7 @@ struct Stream {
     scene: Scene,
     sequence: Sequence,
     pts: Micros,
+    decoded_at: Micros,
     turn: u64,
 }
 
@@ -56,6 +61,12 @@ impl Judge {
     pub fn judge(&mut self, block: &[u8]) -> Result<FrameResult, Refused> {
         let picture = Picture::parse(block)?;
         let header = *picture.header();
+        // What claims to come from the future must not make everything after it late.
+        let decoded_at = header.decoded_at.min(Micros::monotonic_now());
+        let newer = |last: &Stream| (last.decoded_at, last.sequence) >= (decoded_at, header.sequence);
+        if self.streams.get(&header.stream).is_some_and(newer) {
+            return Err(Refused::Late { stream: header.stream, sequence: header.sequence });
+        }
         let start = Instant::now();
         let found = self.detector.detect(&picture, None)?;
         let detect_ms = start.elapsed().as_secs_f32() * 1e3;
@@ -65,8 +76,13 @@ impl Judge {
         self.turn += 1;
         let turn = self.turn;
         self.make_room(header.stream);
-        let fresh =
-            || Stream { scene: Scene::new(self.settings), sequence: header.sequence, pts: header.pts, turn };
+        let fresh = || Stream {
+            scene: Scene::new(self.settings),
+            sequence: header.sequence,
+            pts: header.pts,
+            decoded_at,
+            turn,
+        };
         let stream = self.streams.entry(header.stream).or_insert_with(fresh);
         if stream.turn != turn && (header.sequence <= stream.sequence || header.pts <= stream.pts) {
             tracing::info!(
@@ -80,6 +96,7 @@ impl Judge {
             *stream = fresh();
         }
         (stream.sequence, stream.pts, stream.turn) = (header.sequence, header.pts, turn);
+        stream.decoded_at = decoded_at;
         let verdict = stream.scene.judge(header.pts, &found).unwrap_or_else(|error| {
             // Cannot be: an earlier frame has just made a new scene. Should it be, the frame shows nothing.
             tracing::error!("stream {}: {error}", header.stream);
@@ -123,6 +140,8 @@ impl Judge {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+
     use aits_detect::{BBox, Detection, Head, ModelInfo, ObjectClass, Rect};
     use aits_frame::{HEADER_LEN, Header, PictureLayout};
 
@@ -158,8 +177,13 @@ mod tests {
         Judge::new(Box::new(Bright(info)))
     }
 
-    /// A frame with a car at `x`.
+    /// A frame with a car at `x`, decoded later than all before.
     fn frame(stream: u32, sequence: u64, x: usize) -> Vec<u8> {
+        static CLOCK: AtomicI64 = AtomicI64::new(1);
+        frame_at(stream, sequence, x, CLOCK.fetch_add(1, Relaxed))
+    }
+
+    fn frame_at(stream: u32, sequence: u64, x: usize, decoded_at: i64) -> Vec<u8> {
         let layout = PictureLayout::tight(320, 24);
         let mut block = vec![0; HEADER_LEN + layout.payload_len() as usize];
         for y in 0..24 {
@@ -169,7 +193,7 @@ mod tests {
             stream: StreamId(stream),
             sequence: Sequence(sequence),
             pts: Micros(sequence as i64 * 40_000),
-            decoded_at: Micros(7),
+            decoded_at: Micros(decoded_at),
             payload_len: layout.payload_len(),
             annotated: false,
             layout: Some(layout),
@@ -186,11 +210,13 @@ mod tests {
     fn each_stream_has_its_own_tracks() {
         let mut judge = judge();
         for n in 0..5 {
-            let first = judge.judge(&frame(1, n * 5, 10 + 4 * n as usize)).unwrap();
+            let block = frame(1, n * 5, 10 + 4 * n as usize);
+            let decoded_at = Header::parse(&block).unwrap().decoded_at;
+            let first = judge.judge(&block).unwrap();
             let second = judge.judge(&frame(2, n * 5, 200)).unwrap();
             assert_eq!((first.stream, first.sequence, first.size), (StreamId(1), Sequence(n * 5), [320, 24]));
             assert_eq!((first.tracks[0].track, second.tracks[0].track), (1, 1));
-            assert_eq!((first.decoded_at, first.provisional), (Micros(7), true));
+            assert_eq!((first.decoded_at, first.provisional), (decoded_at, true));
             assert_eq!(total(&first), u64::from(n > 0));
         }
         judge.forget(StreamId(1));
@@ -210,8 +236,24 @@ mod tests {
         assert_eq!((again.tracks[0].track, again.tracks[0].velocity, total(&again)), (1, None, 0));
         let next = judge.judge(&frame(1, 5, 100)).unwrap();
         assert_eq!((next.tracks[0].track, total(&next)), (1, 1));
-        // The same frame twice is a beginning, too, and no panic.
+        // The same number twice, decoded later, is a beginning, too, and no panic.
         assert_eq!(total(&judge.judge(&frame(1, 5, 100)).unwrap()), 0);
+    }
+
+    #[test]
+    fn a_frame_that_a_newer_one_has_overtaken_changes_nothing() {
+        let mut judge = judge();
+        for n in 1..4 {
+            judge.judge(&frame_at(1, n * 5, 100, 10 * n as i64)).unwrap();
+        }
+        for (sequence, decoded_at) in [(10, 20), (15, 30), (99, 29)] {
+            let late = judge.judge(&frame_at(1, sequence, 100, decoded_at));
+            assert!(matches!(late, Err(Refused::Late { .. })), "{sequence}");
+        }
+        let next = judge.judge(&frame_at(1, 20, 100, 40)).unwrap();
+        assert_eq!((next.tracks[0].track, total(&next)), (1, 1), "the track goes on");
+        judge.judge(&frame_at(1, 25, 100, i64::MAX)).unwrap();
+        judge.judge(&frame_at(1, 30, 100, i64::MAX)).expect("a claim from the future makes nothing late");
     }
 
     #[test]

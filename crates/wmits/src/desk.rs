@@ -15,7 +15,7 @@ use baton_client::Block;
 use tokio::sync::{Notify, watch};
 
 use crate::book::{Book, VasOrder};
-use crate::dispatch::{Action, Dispatch};
+use crate::dispatch::{Action, Dispatch, Stamp};
 use crate::outbox::Outbox;
 use crate::refusal::{Refusal, check_order, check_watch};
 use crate::store::{Intent, Record, Store, StoreError};
@@ -152,12 +152,12 @@ impl Desk {
 
     /// A block arrived in the inbox. What it carries is a claim of its sender.
     pub(crate) fn frame(&self, block: Block) {
-        let (stream, sequence, pts) = match Picture::parse(&block) {
-            Ok(picture) => (picture.header().stream, picture.header().sequence, picture.header().pts),
+        let (stream, stamp) = match Picture::parse(&block) {
+            Ok(picture) => (picture.header().stream, Stamp::from(picture.header())),
             Err(error) => return self.refuse(error),
         };
         self.step(|state| {
-            let actions = state.dispatch.frame(stream, sequence, pts, block, Micros::monotonic_now());
+            let actions = state.dispatch.frame(stream, stamp, block, Micros::monotonic_now());
             ((), actions)
         });
     }

@@ -25,6 +25,8 @@ pub(super) struct Entry {
     /// Number of the last order carried out, 0 for none. `u64::MAX` while one is due that old answers know nothing of.
     pub(super) ordered: u64,
     pub(super) running: bool,
+    /// What vas complains of while the source runs.
+    pub(super) complaint: Option<String>,
     pub(super) video: Option<VideoInfo>,
     pub(super) vas: VasCounters,
     pub(super) routed: Routed,
@@ -41,6 +43,7 @@ impl Entry {
             need: Need::Nothing,
             ordered: 0,
             running: false,
+            complaint: None,
             video: None,
             vas: VasCounters::default(),
             routed: Routed::default(),
@@ -58,8 +61,8 @@ impl Entry {
 
     fn state(&self) -> (TaskState, Option<&str>) {
         match &self.record.intent {
-            Intent::Run if self.running => (TaskState::Running, None),
-            Intent::Run => (TaskState::Starting, None),
+            Intent::Run if self.running => (TaskState::Running, self.complaint.as_deref()),
+            Intent::Run => (TaskState::Starting, self.complaint.as_deref()),
             Intent::Stopped => (TaskState::Stopped, None),
             Intent::Ended => (TaskState::Ended, None),
             Intent::Failed(reason) => (TaskState::Failed, Some(reason)),
@@ -82,6 +85,7 @@ impl Entry {
             counters: TaskCounters {
                 vas: self.vas,
                 received: routed.received,
+                late: routed.late,
                 judged: routed.judged,
                 replaced: routed.replaced,
                 results: routed.results,

@@ -99,7 +99,10 @@ impl Book {
 
     /// vas does not answer. What runs is opened again when it is back.
     pub fn vas_gone(&mut self) {
-        self.entries.values_mut().for_each(|entry| entry.running = false);
+        for entry in self.entries.values_mut() {
+            entry.running = false;
+            entry.complaint = None;
+        }
     }
 
     fn running_entry(&mut self, stream: StreamId) -> Option<&mut Entry> {
@@ -113,6 +116,7 @@ impl Entry {
         self.vas = told.counters;
         self.video = told.video.clone().or(self.video.take());
         self.running = told.state == SourceState::Running;
+        self.complaint = told.reason.as_deref().map(|reason| redacted_in(reason, &self.record.url));
         match told.state {
             SourceState::Ended => Some(Intent::Ended),
             SourceState::Failed => {

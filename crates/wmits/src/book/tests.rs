@@ -44,6 +44,20 @@ fn state(book: &Book, stream: u32) -> TaskState {
 }
 
 #[test]
+fn what_vas_complains_of_is_told_while_the_source_runs() {
+    let mut book = Book::default();
+    book.begin(record(1));
+    opened(&mut book);
+    let lost = Some("frames are lost: no free block".to_owned());
+    let starving = VasStream { reason: lost.clone(), ..told(1, SourceState::Running) };
+    book.vas_says(book.epoch(), &reply(vec![starving]));
+    let task = book.task(StreamId(1), None).unwrap();
+    assert_eq!((task.state, task.reason), (TaskState::Running, lost));
+    book.vas_says(book.epoch(), &reply(vec![told(1, SourceState::Running)]));
+    assert_eq!(book.task(StreamId(1), None).unwrap().reason, None);
+}
+
+#[test]
 fn a_new_task_is_opened_once_and_runs() {
     let mut book = Book::default();
     book.begin(record(1));

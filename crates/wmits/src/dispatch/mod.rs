@@ -3,7 +3,8 @@
 //! One stream's due frame:
 //!
 //! ```text
-//!   frame ─┬─ not due ──▶ newest (kept, shared with watchers)
+//!   frame ─┬─ late ─────▶ dropped (counted): a newer one was here before
+//!          ├─ not due ──▶ newest (kept, shared with watchers)
 //!          └─ due ──▶ credit free? ──yes──▶ in flight ──result──▶ done: its credit is free again
 //!                        │no                    │ vss lost, or no result for CREDIT_TIMEOUT
 //!                        ▼                      └──▶ credit free again
@@ -22,16 +23,18 @@ mod stream;
 
 use std::collections::BTreeMap;
 
+use aits_frame::Header;
 use aits_orders::{Micros, Sequence, StreamId};
 
 pub use stream::Routed;
 use stream::{Stream, Watcher};
 
-/// Frames of one stream that may be on their way to or through a vss. Two keep it busy: while it judges one, the next
-/// one waits in its inbox.
+/// Frames, of all its streams together, that may be on their way to or through one vss. Two keep it busy: while it judges
+/// one, the next one waits in its inbox. More would only grow old there: a frame waits here, where a newer one of its
+/// stream can take its place.
 pub const CREDITS: usize = 2;
-/// A frame without result for so long is given up, and its credit is free again. Longer than a vss that serves many
-/// streams may take.
+/// A frame without result for so long is given up, and its credit is free again. Far longer than a vss takes for
+/// [`CREDITS`] frames.
 pub const CREDIT_TIMEOUT: Micros = Micros(3_000_000);
 /// Streams leave a vss that has been away for so long, if another one is there. A restart takes far less.
 pub const REASSIGN_AFTER: Micros = Micros(4_000_000);
@@ -45,6 +48,23 @@ pub struct Frame<B> {
     pub sequence: Sequence,
     /// The block.
     pub block: B,
+}
+
+/// When and where in its stream a frame was.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Stamp {
+    /// Position in the stream.
+    pub sequence: Sequence,
+    /// Presentation time.
+    pub pts: Micros,
+    /// When vas had it, on the clock of the host.
+    pub decoded_at: Micros,
+}
+
+impl From<&Header> for Stamp {
+    fn from(header: &Header) -> Self {
+        Self { sequence: header.sequence, pts: header.pts, decoded_at: header.decoded_at }
+    }
 }
 
 /// What the caller shall do.
@@ -88,6 +108,8 @@ pub struct Dispatch<B> {
     streams: BTreeMap<StreamId, Stream<B>>,
     vss: Vec<Vss>,
     strays: u64,
+    /// Counts frames for vss: streams take turns.
+    turn: u64,
 }
 
 impl<B: Clone> Dispatch<B> {
@@ -97,7 +119,7 @@ impl<B: Clone> Dispatch<B> {
     /// If `vss` is 0.
     pub fn new(vss: usize) -> Self {
         assert!(vss > 0, "at least one vss");
-        Self { streams: BTreeMap::new(), vss: vec![Vss::Up; vss], strays: 0 }
+        Self { streams: BTreeMap::new(), vss: vec![Vss::Up; vss], strays: 0, turn: 0 }
     }
 
     /// From now on frames of this stream are expected, judged at most `detect_hz` times a second. If the stream was open
@@ -121,26 +143,26 @@ impl<B: Clone> Dispatch<B> {
     }
 
     /// A frame arrived from vas.
-    pub fn frame(
-        &mut self,
-        stream: StreamId,
-        sequence: Sequence,
-        pts: Micros,
-        block: B,
-        now: Micros,
-    ) -> Vec<Action<B>> {
+    pub fn frame(&mut self, stream: StreamId, stamp: Stamp, block: B, now: Micros) -> Vec<Action<B>> {
         let Some(entry) = self.streams.get_mut(&stream) else {
             self.strays += 1;
             return Vec::new();
         };
+        entry.routed.received += 1;
+        // What claims to come from the future must not make everything after it late.
+        let stamp = Stamp { decoded_at: stamp.decoded_at.min(now), ..stamp };
+        if entry.is_late(&stamp) {
+            entry.routed.late += 1;
+            return Vec::new();
+        }
         let mut actions = Vec::new();
-        if entry.began_anew(sequence) {
+        if entry.began_anew(&stamp) {
             entry.in_flight.clear();
             entry.drop_pending();
             actions.push(Action::Forget { vss: entry.vss, stream });
         }
-        entry.routed.received += 1;
-        entry.last = Some(sequence);
+        entry.last = Some(stamp);
+        let sequence = stamp.sequence;
         entry.newest = Some(Frame { sequence, block: block.clone() });
         entry.watchers.retain(|watcher| watcher.until > now);
         actions.extend(
@@ -149,10 +171,10 @@ impl<B: Clone> Dispatch<B> {
                 .iter()
                 .map(|watcher| Action::Share { inbox: watcher.inbox.clone(), block: block.clone() }),
         );
-        if entry.cadence.due(pts) {
+        if entry.cadence.due(stamp.pts) {
             entry.due(Frame { sequence, block });
         }
-        actions.extend(entry.next_judge(stream, &self.vss, now));
+        actions.extend(self.next_judges(now));
         actions
     }
 
@@ -175,7 +197,7 @@ impl<B: Clone> Dispatch<B> {
         let Some(entry) = self.streams.get_mut(&stream) else { return Vec::new() };
         entry.routed.results += 1;
         entry.in_flight.retain(|flight| flight.sequence > sequence);
-        entry.next_judge(stream, &self.vss, now).into_iter().collect()
+        self.next_judges(now)
     }
 
     /// This vss does not answer.
@@ -189,14 +211,13 @@ impl<B: Clone> Dispatch<B> {
     pub fn vss_up(&mut self, vss: usize, restarted: bool, now: Micros) -> Vec<Action<B>> {
         let Some(state) = self.vss.get_mut(vss) else { return Vec::new() };
         *state = Vss::Up;
-        let mut actions = Vec::new();
-        for (stream, entry) in self.streams.iter_mut().filter(|(_, entry)| entry.vss == vss) {
-            if restarted {
-                entry.in_flight.clear();
-            }
-            actions.extend(entry.next_judge(*stream, &self.vss, now));
+        if restarted {
+            self.streams
+                .values_mut()
+                .filter(|entry| entry.vss == vss)
+                .for_each(|entry| entry.in_flight.clear());
         }
-        actions
+        self.next_judges(now)
     }
 
     /// Shares the frames of a stream with an inbox until `until`; the newest frame at once. `None` if there is no such
@@ -223,12 +244,10 @@ impl<B: Clone> Dispatch<B> {
     /// To be called some times a second: credits that timed out, streams whose vss is away for long.
     pub fn tick(&mut self, now: Micros) -> Vec<Action<B>> {
         self.reassign(now);
-        let mut actions = Vec::new();
-        for (stream, entry) in &mut self.streams {
+        for entry in self.streams.values_mut() {
             entry.in_flight.retain(|flight| now.0.saturating_sub(flight.since.0) < CREDIT_TIMEOUT.0);
-            actions.extend(entry.next_judge(*stream, &self.vss, now));
         }
-        actions
+        self.next_judges(now)
     }
 
     /// What happened to the frames of a stream.
@@ -255,6 +274,25 @@ impl<B: Clone> Dispatch<B> {
         let up = |index: &usize| self.vss[*index] == Vss::Up;
         let best = (0..self.vss.len()).filter(up).min_by_key(|index| load(*index));
         best.or_else(|| (0..self.vss.len()).min_by_key(|index| load(*index))).unwrap_or(0)
+    }
+
+    /// Takes the free credits of every vss that is up for pending frames. The stream whose turn is longest ago goes first,
+    /// so that each gets its share of a vss that is too slow for all.
+    fn next_judges(&mut self, now: Micros) -> Vec<Action<B>> {
+        let mut actions = Vec::new();
+        for vss in (0..self.vss.len()).filter(|index| self.vss[*index] == Vss::Up) {
+            let taken = |entry: &Stream<B>| if entry.vss == vss { entry.in_flight.len() } else { 0 };
+            let taken: usize = self.streams.values().map(taken).sum();
+            for _ in taken..CREDITS {
+                let waits = |entry: &Stream<B>| entry.vss == vss && entry.pending.is_some();
+                let waiting = self.streams.iter_mut().filter(|(_, entry)| waits(entry));
+                let Some((stream, entry)) = waiting.min_by_key(|(_, entry)| entry.turn) else { break };
+                self.turn += 1;
+                entry.turn = self.turn;
+                actions.extend(entry.judge(now).map(|frame| Action::Judge { vss, stream: *stream, frame }));
+            }
+        }
+        actions
     }
 
     fn reassign(&mut self, now: Micros) {

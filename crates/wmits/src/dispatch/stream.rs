@@ -2,17 +2,19 @@
 
 use std::collections::VecDeque;
 
-use aits_orders::{Micros, Sequence, StreamId};
+use aits_orders::{Micros, Sequence};
 
 use super::cadence::Cadence;
-use super::{Action, CREDITS, Frame, Vss};
+use super::{Frame, Stamp};
 
 /// What happened to the frames of a stream since it was opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Routed {
     /// Frames that arrived.
     pub received: u64,
-    /// Of these: due for judging.
+    /// Of these: dropped, since a newer one had arrived before.
+    pub late: u64,
+    /// Of those received: due for judging.
     pub due: u64,
     /// Of these: sent to a vss.
     pub judged: u64,
@@ -40,11 +42,13 @@ pub(super) struct Flight {
 pub(super) struct Stream<B> {
     pub(super) vss: usize,
     pub(super) cadence: Cadence,
-    pub(super) last: Option<Sequence>,
+    pub(super) last: Option<Stamp>,
     pub(super) newest: Option<Frame<B>>,
     pub(super) pending: Option<Frame<B>>,
-    /// At most [`CREDITS`].
+    /// Those of all streams of a vss are at most [`CREDITS`](super::CREDITS).
     pub(super) in_flight: VecDeque<Flight>,
+    /// When a frame of this stream was sent to a vss last; the larger, the later.
+    pub(super) turn: u64,
     pub(super) watchers: Vec<Watcher>,
     pub(super) routed: Routed,
 }
@@ -58,14 +62,23 @@ impl<B: Clone> Stream<B> {
             newest: None,
             pending: None,
             in_flight: VecDeque::new(),
+            turn: 0,
             watchers: Vec::new(),
             routed: Routed::default(),
         }
     }
 
-    /// Sequence numbers count up; one that does not comes from a vas that opened the source again.
-    pub(super) fn began_anew(&self, sequence: Sequence) -> bool {
-        self.last.is_some_and(|last| sequence <= last)
+    /// A newer frame was here before: an inbox that overflows gives the newest message the place of the one that it
+    /// replaces, before messages that are older. Sequence numbers alone do not tell: they begin at 0 when the source is
+    /// opened again. The clock of the host goes on.
+    pub(super) fn is_late(&self, stamp: &Stamp) -> bool {
+        let older = |last: Stamp| (stamp.decoded_at, stamp.sequence) <= (last.decoded_at, last.sequence);
+        self.last.is_some_and(older)
+    }
+
+    /// Sequence numbers count up; a later frame whose number does not comes from a vas that opened the source again.
+    pub(super) fn began_anew(&self, stamp: &Stamp) -> bool {
+        self.last.is_some_and(|last| stamp.sequence <= last.sequence)
     }
 
     /// A frame is due: it is the pending one now.
@@ -81,14 +94,11 @@ impl<B: Clone> Stream<B> {
         }
     }
 
-    /// Takes a credit for the pending frame, if there are both.
-    pub(super) fn next_judge(&mut self, stream: StreamId, vss: &[Vss], now: Micros) -> Option<Action<B>> {
-        if self.in_flight.len() >= CREDITS || vss.get(self.vss) != Some(&Vss::Up) {
-            return None;
-        }
+    /// Takes a credit for the pending frame, if there is one.
+    pub(super) fn judge(&mut self, now: Micros) -> Option<Frame<B>> {
         let frame = self.pending.take()?;
         self.in_flight.push_back(Flight { sequence: frame.sequence, since: now });
-        Some(Action::Judge { vss: self.vss, stream, frame })
+        Some(frame)
     }
 
     /// Gives the credit back; the frame is the pending one again, unless a newer one took the place.

@@ -8,6 +8,10 @@ const STREAM: StreamId = StreamId(1);
 /// 25 frames per second, in microseconds.
 const FRAME: i64 = 40_000;
 
+fn stamp(n: u64, decoded_at: Micros) -> Stamp {
+    Stamp { sequence: Sequence(n), pts: Micros(n as i64 * FRAME), decoded_at }
+}
+
 /// A dispatch of one stream, and vss inboxes that are as deep as the test lets them be.
 struct Bench {
     dispatch: Dispatch<u64>,
@@ -54,7 +58,13 @@ impl Bench {
         let n = self.next;
         self.next += 1;
         self.now = Micros(self.now.0 + FRAME);
-        let actions = self.dispatch.frame(STREAM, Sequence(n), Micros(n as i64 * FRAME), n, self.now);
+        let actions = self.dispatch.frame(STREAM, stamp(n, self.now), n, self.now);
+        self.act(actions);
+    }
+
+    /// A frame of this number that was decoded at `at` arrives now.
+    fn overtaken(&mut self, n: u64, at: Micros) {
+        let actions = self.dispatch.frame(STREAM, stamp(n, at), n, self.now);
         self.act(actions);
     }
 
@@ -85,6 +95,34 @@ fn while_the_vss_is_busy_the_newest_frame_wins() {
     assert_eq!(bench.judged, [0, 1, 9], "the pending frame is the newest one");
     let routed = bench.routed();
     assert_eq!((routed.received, routed.due, routed.judged, routed.replaced), (10, 10, 3, 7));
+}
+
+/// A vss that judges one frame while every one of twenty streams brings one.
+#[test]
+fn many_streams_share_a_slow_vss_evenly_and_none_of_their_frames_grows_old() {
+    const STREAMS: u32 = 20;
+    let mut dispatch = Dispatch::<u64>::new(1);
+    (1..=STREAMS).for_each(|stream| drop(dispatch.open(StreamId(stream), 25.0)));
+    let mut inbox = VecDeque::new();
+    for n in 0..200_u64 {
+        let now = Micros(n as i64 * FRAME);
+        let judged = inbox.pop_front();
+        let mut actions = judged.map_or_else(Vec::new, |(stream, judged)| {
+            // Two in the inbox, and one that was due when the first of them was taken.
+            assert!(n - judged <= CREDITS as u64 + 1, "frame {judged} was judged when frame {n} was due");
+            dispatch.result(stream, Sequence(judged), now)
+        });
+        actions
+            .extend((1..=STREAMS).flat_map(|stream| dispatch.frame(StreamId(stream), stamp(n, now), n, now)));
+        for action in actions {
+            let Action::Judge { stream, frame, .. } = action else { continue };
+            dispatch.sent(stream);
+            inbox.push_back((stream, frame.block));
+        }
+        assert!(inbox.len() <= CREDITS);
+    }
+    let judged: Vec<u64> = (1..=STREAMS).map(|s| dispatch.routed(StreamId(s)).unwrap().judged).collect();
+    assert!(judged.iter().all(|judged| (9..=11).contains(judged)), "{judged:?}");
 }
 
 #[test]
@@ -129,6 +167,42 @@ fn a_source_that_begins_anew_frees_the_credits() {
     assert_eq!(bench.routed().replaced, 1);
 }
 
+/// An inbox that overflows hands out 4, 1, 2, 3: the newest message has the place of the oldest one.
+#[test]
+fn an_overtaken_frame_is_dropped_and_a_source_that_begins_anew_is_not() {
+    let mut bench = Bench::new();
+    let until = Micros(i64::MAX);
+    bench.dispatch.watch(STREAM, "preview", until, bench.now).unwrap().unwrap();
+    bench.next = 4;
+    bench.frame();
+    for n in 1..=3 {
+        bench.overtaken(n, Micros(bench.now.0 - (4 - n as i64) * FRAME));
+    }
+    bench.overtaken(4, bench.now);
+    bench.frame();
+    assert_eq!((bench.judged.as_slice(), bench.shared.as_slice()), ([4, 5].as_slice(), [4, 5].as_slice()));
+    assert_eq!(bench.dispatch.streams[&STREAM].newest.as_ref().map(|frame| frame.block), Some(5));
+    assert_eq!((bench.routed().received, bench.routed().late), (6, 4));
+
+    // Another vas: numbers begin at 0, the clock does not. What its predecessor had sent is late, whatever its number.
+    let before = bench.now;
+    bench.next = 0;
+    bench.frame();
+    bench.overtaken(6, before);
+    bench.frame();
+    assert_eq!(bench.shared, [4, 5, 0, 1]);
+    assert_eq!((bench.routed().received, bench.routed().late), (9, 5));
+}
+
+#[test]
+fn a_frame_that_claims_to_come_from_the_future_makes_no_later_one_late() {
+    let mut bench = Bench::new();
+    bench.overtaken(0, Micros(i64::MAX));
+    bench.next = 1;
+    bench.frame();
+    assert_eq!((bench.judged.as_slice(), bench.routed().late), ([0, 1].as_slice(), 0));
+}
+
 #[test]
 fn streams_spread_over_the_instances_and_leave_one_that_stays_away() {
     let mut dispatch = Dispatch::<u64>::new(2);
@@ -139,7 +213,12 @@ fn streams_spread_over_the_instances_and_leave_one_that_stays_away() {
     assert_eq!(assigned, [0, 1, 0]);
     dispatch.vss_down(0, Micros(0));
     let to = |dispatch: &mut Dispatch<u64>, now: i64, sequence: u64| {
-        let actions = dispatch.frame(StreamId(1), Sequence(sequence), Micros(now), sequence, Micros(now));
+        let actions = dispatch.frame(
+            StreamId(1),
+            Stamp { pts: Micros(now), ..stamp(sequence, Micros(now)) },
+            sequence,
+            Micros(now),
+        );
         actions.into_iter().find_map(|action| match action {
             Action::Judge { vss, .. } => Some(vss),
             _ => None,
@@ -168,13 +247,14 @@ fn a_watcher_gets_the_newest_frame_at_once_and_then_each_until_its_time_is_over(
 #[test]
 fn frames_of_no_stream_are_counted_and_dropped() {
     let mut dispatch = Dispatch::<u64>::new(1);
-    assert!(dispatch.frame(StreamId(5), Sequence(0), Micros(0), 0, Micros(0)).is_empty());
+    assert!(dispatch.frame(StreamId(5), stamp(0, Micros(0)), 0, Micros(0)).is_empty());
     assert_eq!(dispatch.strays(), 1);
 }
 
 #[derive(Clone, Debug)]
 enum Event {
     Frame,
+    Overtaken,
     Result,
     Refuse(bool),
     VssDies,
@@ -186,6 +266,7 @@ enum Event {
 fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         8 => Just(Event::Frame),
+        2 => Just(Event::Overtaken),
         5 => Just(Event::Result),
         1 => any::<bool>().prop_map(Event::Refuse),
         1 => Just(Event::VssDies),
@@ -204,6 +285,11 @@ proptest! {
         for event in events {
             match event {
                 Event::Frame => bench.frame(),
+                Event::Overtaken => {
+                    if let Some(last) = bench.dispatch.streams[&STREAM].last {
+                        bench.overtaken(bench.next, Micros(last.decoded_at.0 - 1));
+                    }
+                }
                 Event::Result => bench.result(),
                 Event::Refuse(refuse) => bench.refuse = refuse,
                 Event::VssDies => {
