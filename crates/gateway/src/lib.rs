@@ -9,7 +9,8 @@
 //!
 //! A worker has one subscription per watched (stream, variant), however many viewers it serves. A JPEG goes from its
 //! pool block to the socket without a copy: the block is the body's memory and is released when the last viewer has
-//! taken it. A viewer that is slow misses pictures and harms nobody; one that takes nothing for [`STALL_LIMIT`] is cut
+//! taken it (beyond a bounded number of such blocks, one copy for all viewers of that picture lets the block go: slow
+//! viewers must not fill the pool). A viewer that is slow misses pictures and harms nobody; one that takes nothing for [`STALL_LIMIT`] is cut
 //! off, so that it cannot keep a block for ever.
 //!
 //! The seam for what comes later (viewers that survive the death of their worker) is `multipart::Part`: the unit of a

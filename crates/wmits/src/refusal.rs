@@ -50,8 +50,11 @@ fn invalid(message: impl Into<String>) -> Refusal {
 pub(crate) fn check_order(order: &StartTask) -> Result<(), Refusal> {
     if let Some(id) = &order.id {
         let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-        if id.is_empty() || id.len() > ID_MAX || !id.chars().all(allowed) {
-            return Err(invalid(format!("an id has 1 to {ID_MAX} of the characters A-Z a-z 0-9 . _ -")));
+        // An id becomes a segment of a path, and browsers resolve a segment of dots away.
+        if id.is_empty() || id.len() > ID_MAX || !id.chars().all(allowed) || id.chars().all(|c| c == '.') {
+            return Err(invalid(format!(
+                "an id has 1 to {ID_MAX} of the characters A-Z a-z 0-9 . _ - and not dots alone"
+            )));
         }
     }
     if order.url.is_empty() || order.url.len() > URL_MAX || order.url.chars().any(char::is_control) {
@@ -96,6 +99,8 @@ mod tests {
         for (id, url, hz) in [
             ("", "a", 5.0),
             ("a/b", "a", 5.0),
+            (".", "a", 5.0),
+            ("..", "a", 5.0),
             ("ä", "a", 5.0),
             (&"x".repeat(65), "a", 5.0),
             ("a", "", 5.0),
