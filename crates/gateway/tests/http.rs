@@ -317,3 +317,25 @@ fn the_default_pace_of_an_order_is_that_of_a_camera() {
     let order: StartTask = serde_json::from_str(r#"{"url": "a"}"#).unwrap();
     assert_eq!((order.pace, order.repeat), (Pace::Realtime, false));
 }
+
+#[tokio::test]
+async fn a_foreign_page_cannot_give_orders() {
+    let house = full_house().await;
+    let order = r#"{"id": "a", "url": "road.mp4"}"#;
+    let with = |name: header::HeaderName, value: &'static str| {
+        let mut request = request(Method::POST, "/api/tasks", Some(order));
+        request.headers_mut().insert(name, header::HeaderValue::from_static(value));
+        request
+    };
+    // A name that an attacker's DNS points at this machine; another site; a sandboxed page; a form.
+    assert_eq!(
+        house.send(with(header::HOST, "evil.example:8080")).await.status(),
+        StatusCode::MISDIRECTED_REQUEST
+    );
+    assert_eq!(house.send(with(header::ORIGIN, "http://evil.example")).await.status(), StatusCode::FORBIDDEN);
+    assert_eq!(house.send(with(header::ORIGIN, "null")).await.status(), StatusCode::FORBIDDEN);
+    let form = with(header::CONTENT_TYPE, "text/plain");
+    assert_eq!(house.send(form).await.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
+    assert_eq!(house.get("/api/tasks").await.1, json!([]), "no order was taken");
+    assert_eq!(house.send(with(header::ORIGIN, "http://127.0.0.1:8080")).await.status(), StatusCode::CREATED);
+}
