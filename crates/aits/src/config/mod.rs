@@ -4,11 +4,13 @@
 mod problem;
 mod values;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use aits_orders::{Pace, StartTask};
 use aits_service::ServiceError;
 use serde::Deserialize;
+use toml::Spanned;
 
 pub(crate) use values::{Listen, Size};
 
@@ -67,7 +69,7 @@ pub(crate) struct Gateway {
 #[derive(Deserialize, Clone, PartialEq, Debug)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Task {
-    id: String,
+    id: Spanned<String>,
     url: String,
     #[serde(default)]
     pace: Pace,
@@ -117,7 +119,15 @@ impl Config {
     }
 
     fn parse(text: &str, name: &str) -> Result<Self, ServiceError> {
-        toml::from_str(text).map_err(|error| ServiceError::config(problem::shown(&error, text, name)))
+        let config: Self =
+            toml::from_str(text).map_err(|error| ServiceError::config(problem::shown(&error, text, name)))?;
+        let mut taken = BTreeSet::new();
+        if let Some(twice) = config.tasks.iter().find(|task| !taken.insert(task.id.get_ref())) {
+            let what =
+                format!("there is a task `{}` already; each needs an id of its own", twice.id.get_ref());
+            return Err(ServiceError::config(problem::at(&what, twice.id.span(), text, name)));
+        }
+        Ok(config)
     }
 }
 
@@ -125,7 +135,7 @@ impl Task {
     /// The order to wmits.
     pub(crate) fn order(&self) -> StartTask {
         StartTask {
-            id: Some(self.id.clone()),
+            id: Some(self.id.get_ref().clone()),
             url: self.url.clone(),
             pace: self.pace,
             repeat: self.repeat,
@@ -194,6 +204,11 @@ mod tests {
             ("listen = \"here\"\n", "f:1:10", "127.0.0.1:8080"),
             ("listen = \"[::1]:0\"\n", "f:1:10", "leaves the port open"),
             ("[vss]\ninstances = 0\n", "f:2:13", "1 to 64"),
+            (
+                "[[task]]\nid = \"a\"\nurl = \"x\"\n[[task]]\nurl = \"y\"\nid = \"a\"\n",
+                "f:6:6",
+                "a task `a` already",
+            ),
             ("[pool\nsize = 1\n", "f:1:6", "|"),
             ("[[task]]\nid = \"a\"\n", "f:1:1", "url"),
         ] {

@@ -1,12 +1,21 @@
 //! An error of the configuration as people need it: where, what, the line, a caret, the word that was meant.
 
+use std::ops::Range;
+
 /// Largest number of wrong letters for which a word is still taken to be a misspelling of another one.
 const TYPO_MAX: usize = 2;
 
 /// The message of an error in `text`, the contents of the file `name`.
 pub(super) fn shown(error: &toml::de::Error, text: &str, name: &str) -> String {
     let what = error.message().lines().collect::<Vec<_>>().join("; ");
-    let Some(span) = error.span() else { return format!("{name}: {what}") };
+    match error.span() {
+        Some(span) => at(&what, span, text, name),
+        None => format!("{name}: {what}"),
+    }
+}
+
+/// The message that something is wrong at these bytes of `text`.
+pub(super) fn at(what: &str, span: Range<usize>, text: &str, name: &str) -> String {
     let start = span.start.min(text.len());
     let line_start = text[..start].rfind('\n').map_or(0, |end| end + 1);
     let line = text[line_start..].lines().next().unwrap_or("");
@@ -15,7 +24,7 @@ pub(super) fn shown(error: &toml::de::Error, text: &str, name: &str) -> String {
     let width =
         text.get(start..span.end.min(line_start + line.len())).map_or(1, |part| part.chars().count().max(1));
     let gutter = " ".repeat(number.to_string().len());
-    let hint = meant(&what).map(|word| format!(" did you mean `{word}`?")).unwrap_or_default();
+    let hint = meant(what).map(|word| format!(" did you mean `{word}`?")).unwrap_or_default();
     format!(
         "{name}:{number}:{column}: {what}\n{gutter} |\n{number} | {line}\n{gutter} | {blank}{carets}{hint}",
         column = before + 1,

@@ -40,7 +40,8 @@ impl Settings {
         let config = args.config.as_deref().map(Config::read).transpose()?.unwrap_or_default();
         let run = std::path::absolute(args.run.unwrap_or_else(crate::cli::default_run_dir))?;
         let mut tasks: Vec<StartTask> = config.tasks.iter().map(crate::config::Task::order).collect();
-        tasks.extend(videos(&args.videos, args.repeat)?);
+        let taken = tasks.iter().filter_map(|task| task.id.clone()).collect();
+        tasks.extend(videos(&args.videos, args.repeat, taken)?);
         let cache = locate::cache_dir();
         let model = args.model.or(config.vss.model);
         let runtime = args.runtime.or(config.vss.runtime);
@@ -87,9 +88,12 @@ fn default_data_dir() -> Result<PathBuf, ServiceError> {
         })
 }
 
-/// One task per video, named after its file.
-fn videos(videos: &[String], repeat: bool) -> Result<Vec<StartTask>, ServiceError> {
-    let mut taken = BTreeSet::new();
+/// One task per video, named after its file, with a number if that name is `taken`.
+fn videos(
+    videos: &[String],
+    repeat: bool,
+    mut taken: BTreeSet<String>,
+) -> Result<Vec<StartTask>, ServiceError> {
     let mut tasks = Vec::new();
     for video in videos {
         let is_address = video.contains("://");
@@ -153,11 +157,13 @@ mod tests {
         let file = dir.path().join("a.mp4");
         std::fs::write(&file, "").unwrap();
         let file = file.display().to_string();
-        let tasks = videos(&[file.clone(), file, "rtsp://host/a".into()], true).unwrap();
+        let tasks = videos(&[file.clone(), file, "rtsp://host/a".into()], true, BTreeSet::new()).unwrap();
         let ids: Vec<&str> = tasks.iter().filter_map(|task| task.id.as_deref()).collect();
         assert_eq!(ids, ["a", "a-2", "a-3"]);
         assert_eq!(tasks.iter().map(|task| task.repeat).collect::<Vec<_>>(), [true, true, false]);
-        let missing = videos(&["nowhere.mp4".into()], false).unwrap_err();
+        let configured = videos(&["rtsp://host/a".into()], false, BTreeSet::from(["a".into()])).unwrap();
+        assert_eq!(configured[0].id.as_deref(), Some("a-2"), "the file has a task of this name");
+        let missing = videos(&["nowhere.mp4".into()], false, BTreeSet::new()).unwrap_err();
         assert!(missing.message().contains("nowhere.mp4 cannot be read"), "{missing}");
     }
 
