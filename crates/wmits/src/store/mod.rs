@@ -69,7 +69,7 @@ impl Record {
 pub enum StoreError {
     /// The file cannot be created, read or written.
     #[error(
-        "the task database {path} cannot be opened for writing: {detail}; give a file in a writable directory with --db"
+        "the task database {path} cannot be opened for writing: {detail}; give a file in a writable directory with --db (of `aits up`: --data)"
     )]
     Unusable {
         /// Which file.
@@ -79,7 +79,7 @@ pub enum StoreError {
     },
     /// Another process has it open.
     #[error(
-        "the task database {path} is in use by another wmits; end that one or give another file with --db"
+        "the task database {path} is in use by another wmits; end that one or give another file with --db (of `aits up`: --data)"
     )]
     InUse {
         /// Which file.
@@ -96,7 +96,7 @@ pub enum StoreError {
         detail: String,
     },
     /// A database of another program.
-    #[error("{path} is a database of another program; nothing was changed: give another file with --db")]
+    #[error("{path} is a database of another program; nothing was changed: give another file with --db (of `aits up`: --data)")]
     Foreign {
         /// Which file.
         path: PathBuf,
