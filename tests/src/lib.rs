@@ -7,4 +7,4 @@ mod proc;
 mod system;
 
 pub use proc::{Usage, descendants, is_alive};
-pub use system::{Options, System, cache_dir, program, signal, wait_until};
+pub use system::{Options, System, cache_dir, free_address, program, signal, wait_until};

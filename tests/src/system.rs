@@ -83,9 +83,9 @@ impl System {
     pub fn start(options: &Options) -> Self {
         let home = tempfile::tempdir().expect("a temporary directory");
         let run = RunDir::new(home.path().join("run"));
-        let port = free_port();
+        let listen = free_address();
         let mut command = Command::new(program("aits"));
-        command.arg("up").args(["--listen", &format!("127.0.0.1:{port}")]);
+        command.arg("up").args(["--listen", &listen]);
         command.arg("--run").arg(run.path()).arg("--data").arg(home.path().join("data"));
         if options.repeat {
             command.arg("--loop");
@@ -109,7 +109,7 @@ impl System {
         }
         let config = ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(10)));
         let agent = config.http_status_as_error(false).build().into();
-        let url = format!("http://127.0.0.1:{port}");
+        let url = format!("http://{listen}");
         let mut system = Self { child, run, url, output, agent, _home: home };
         let begin = Instant::now();
         while !system.is_healthy() {
@@ -262,7 +262,11 @@ pub fn signal(pid: u32, signal: rustix::process::Signal) {
     }
 }
 
-fn free_port() -> u16 {
+/// An address of this machine where nobody listened a moment ago.
+///
+/// # Panics
+/// If there is no loopback interface.
+pub fn free_address() -> String {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback");
-    listener.local_addr().expect("bound").port()
+    listener.local_addr().expect("bound").to_string()
 }

@@ -4,7 +4,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use aits_orders::{Task, TaskState};
-use baton_tests::{Options, System, cache_dir, program, signal, wait_until};
+use baton_tests::{Options, System, cache_dir, free_address, program, signal, wait_until};
 use serde_json::json;
 
 const WATCHDOG: Duration = Duration::from_secs(60);
@@ -107,7 +107,7 @@ fn a_model_that_is_none_is_refused_at_start() {
     let path = files.path().join("cat.onnx");
     std::fs::write(&path, b"meow").unwrap();
     let path = path.to_str().unwrap();
-    refuses(&["--listen", "127.0.0.1:0", "--model", path], &[78], &["cat.onnx", "ONNX"]);
+    refuses(&["--listen", &free_address(), "--model", path], &[78], &["cat.onnx", "ONNX"]);
 }
 
 #[test]
@@ -119,13 +119,13 @@ fn a_port_in_use_is_refused_at_start() {
 
 #[test]
 fn a_pool_larger_than_the_machine_is_refused_with_the_numbers() {
-    refuses(&["--listen", "127.0.0.1:0", "--pool-size", "900GiB"], &[1, 78], &["900", "available"]);
+    refuses(&["--listen", &free_address(), "--pool-size", "900GiB"], &[1, 78], &["900", "available"]);
 }
 
 #[test]
 fn a_typo_in_the_config_is_shown_with_its_place() {
     let files = tempfile::tempdir().unwrap();
     let path = files.path().join("aits.toml");
-    std::fs::write(&path, "listen = \"127.0.0.1:0\"\n\n[pool]\nsise = \"512MiB\"\n").unwrap();
+    std::fs::write(&path, "listen = \"127.0.0.1:8080\"\n\n[pool]\nsise = \"512MiB\"\n").unwrap();
     refuses(&["--config", path.to_str().unwrap()], &[78], &["aits.toml:4", "sise", "^"]);
 }

@@ -96,7 +96,9 @@ pub enum StoreError {
         detail: String,
     },
     /// A database of another program.
-    #[error("{path} is a database of another program; nothing was changed: give another file with --db (of `aits up`: --data)")]
+    #[error(
+        "{path} is a database of another program; nothing was changed: give another file with --db (of `aits up`: --data)"
+    )]
     Foreign {
         /// Which file.
         path: PathBuf,
