@@ -43,7 +43,9 @@ const STAGES: &[Stage] = &[
     Stage { name: "build", run: |_| show(cargo().args(["build", "--workspace", "--bins", "--examples"])) },
     Stage {
         name: "unit and integration",
-        run: |context| show(context.test().args(["--workspace", "--exclude", "baton-tests"])),
+        run: |context| {
+            show(context.test().args(["--workspace", "--exclude", "baton-tests", "--no-fail-fast"]))
+        },
     },
     Stage { name: "interleavings (loom)", run: loom },
     Stage { name: "kills in the pool", run: kills },

@@ -15,11 +15,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use baton_address::{Address, BindError, Socket};
 use baton_keeper::{Deposit, Ward, WardError};
 use baton_pool::{Pool, PoolConfig, PoolFds};
 use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
 
 use crate::Args;
 
@@ -222,9 +224,9 @@ fn take_lock(path: &Path) -> Result<OwnedFd, BaseError> {
             .custom_flags(OFlags::NOFOLLOW.bits() as i32)
             .open(path)
             .map_err(failed)?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        match try_lock(&file) {
             Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => return Err(BaseError::Locked(path.with_extension(""))),
+            Err(Errno::WOULDBLOCK) => return Err(BaseError::Locked(path.with_extension(""))),
             Err(errno) => return Err(failed(errno.into())),
         }
         // Somebody who ended cleanly may have removed the name between our open and our lock.
@@ -234,6 +236,24 @@ fn take_lock(path: &Path) -> Result<OwnedFd, BaseError> {
             _ => {}
         }
     }
+}
+
+/// How often a taken lock is tried again, and how far apart.
+const LOCK_TRIES: u32 = 20;
+const LOCK_PACE: Duration = Duration::from_millis(25);
+
+/// Takes the lock, or says `WOULDBLOCK` once it has been taken for half a second. A shorter time proves nothing: a
+/// `flock` goes when the *last* copy of its descriptor goes, and a child that its holder forked has copies of them all
+/// until it calls `exec`.
+fn try_lock(file: &File) -> Result<(), Errno> {
+    let attempt = || rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive);
+    for _ in 1..LOCK_TRIES {
+        match attempt() {
+            Err(Errno::WOULDBLOCK) => std::thread::sleep(LOCK_PACE),
+            done => return done,
+        }
+    }
+    attempt()
 }
 
 #[cfg(test)]
