@@ -100,7 +100,7 @@ async fn connections_unread_by_a_dead_worker_are_passed_on() {
 #[tokio::test]
 async fn a_stopped_worker_holds_up_nobody_and_is_ended() {
     let (builder, events) = echo(2);
-    let cluster = builder.stuck_after(Duration::from_millis(50)).start().await.unwrap();
+    let cluster = builder.stuck_after(Duration::from_millis(500)).start().await.unwrap();
     let stopped = cluster.worker_pids()[1];
     signal(stopped, Signal::STOP);
     let mut clients = Vec::new();
