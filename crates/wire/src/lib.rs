@@ -3,5 +3,6 @@
 #![forbid(unsafe_code)]
 
 pub mod attach;
+pub mod classic;
 pub mod json_frame;
 pub mod report;
