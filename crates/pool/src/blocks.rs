@@ -16,12 +16,14 @@ use crate::sync::{Ordering, TRIES, pause};
 use crate::word::{Lane, Word};
 
 /// Why a lane could not be given back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum HoldError {
     /// The block's word does not list the caller (or there is no such block): a double free, or one of somebody
     /// else's.
+    #[error("the pool does not list this endpoint as holder of the block: it was given back already, or is another's")]
     NotHolder,
     /// The word never stood still: somebody scribbles over the metadata.
+    #[error("the pool's metadata keeps changing: some member corrupts it, see `baton audit`")]
     Disturbed,
 }
 
@@ -154,18 +156,27 @@ impl Region {
     /// # Errors
     /// [`HoldError`]; nothing has changed then.
     pub fn release(&self, me: EndpointId, block: BlockId) -> Result<(), HoldError> {
+        self.exchange(block, Lane::holder(me), Lane::EMPTY)
+    }
+
+    /// Replaces one lane by another, or by nothing; a block that is free then is indexed.
+    ///
+    /// # Errors
+    /// [`HoldError`]; nothing has changed then.
+    pub fn exchange(&self, block: BlockId, from: Lane, to: Lane) -> Result<(), HoldError> {
         let place = self.place(block).ok_or(HoldError::NotHolder)?;
         let cell = self.word(place);
         for _ in 0..TRIES {
             let word = Word::load(cell);
-            let i = word.find(Lane::holder(me)).ok_or(HoldError::NotHolder)?;
-            let rest = word.with(i, Lane::EMPTY);
+            let i = word.find(from).ok_or(HoldError::NotHolder)?;
+            let rest = word.with(i, to);
             kill_point!(BeforeRelease);
             if Word::swap(cell, word, rest).is_ok() {
                 if rest.is_free() {
                     kill_point!(AfterRelease);
                     self.set_hint(block);
                     kill_point!(AfterIndex);
+                    self.announce_freed();
                 }
                 return Ok(());
             }

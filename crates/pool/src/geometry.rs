@@ -1,7 +1,7 @@
 //! Where everything lies in the two memories, computed from a handful of numbers.
 //!
 //! ```text
-//!  metadata:  header │ extents │ endpoints │ inbox slots │ leaves │ summary │ lengths │ hold words
+//!  metadata:  header │ extents │ endpoints │ doors │ inbox slots │ leaves │ summary │ lengths │ hold words
 //!  payload:   extent 0 │ extent 1 │ …            each bound to one size class when first needed
 //! ```
 //! Every extent has the same number of hold words ([`Geometry::words_per_extent`], at most 8192), whatever class it
@@ -12,6 +12,7 @@
 
 use crate::class::Class;
 use crate::ids::{BlockId, EndpointId};
+use crate::region::DOOR_WORDS;
 
 /// What to build.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,11 +26,14 @@ pub struct PoolConfig {
     pub endpoints: u16,
     /// Messages that fit an inbox, rounded up to a power of two, 2 … 4096.
     pub inbox_slots: u32,
+    /// How many blocks there must be numbers for, 0 for the usual: small blocks beyond the numbers of their extent are
+    /// never used. Each costs 20 bytes of metadata.
+    pub blocks_min: u32,
 }
 
 impl Default for PoolConfig {
     fn default() -> Self {
-        Self { payload_bytes: 256 << 20, largest_block: 16 << 20, endpoints: 255, inbox_slots: 64 }
+        Self { payload_bytes: 256 << 20, largest_block: 16 << 20, endpoints: 255, inbox_slots: 64, blocks_min: 0 }
     }
 }
 
@@ -91,7 +95,8 @@ impl Geometry {
     pub const MIN_PAYLOAD: u64 = 64 << 10;
     /// The largest payload, in bytes (1 TiB).
     pub const MAX_PAYLOAD: u64 = 1 << 40;
-    const MAX_WORDS: u32 = 8192;
+    const USUAL_WORDS: u32 = 8192;
+    const MAX_WORDS: u32 = 1 << 20;
 
     /// Plans a pool.
     ///
@@ -122,7 +127,8 @@ impl Geometry {
         let extent_bytes = extent_bytes.div_ceil(4096) * 4096;
         let extents = (payload / extent_bytes) as u32;
         let ids = (1u32 << 24) / extents.next_power_of_two();
-        let words_per_extent = Self::MAX_WORDS.min(ids).min(((extent_bytes / 64) as u32).next_power_of_two());
+        let wanted_words = (config.blocks_min / extents).next_power_of_two().clamp(Self::USUAL_WORDS, Self::MAX_WORDS);
+        let words_per_extent = wanted_words.min(ids).min(((extent_bytes / 64) as u32).next_power_of_two());
         let largest = largest_within(extent_bytes).min(wanted);
         Ok(Self {
             extent_bytes,
@@ -282,6 +288,7 @@ impl Geometry {
         Layout {
             extents: take(extents * 8),
             endpoints: take(endpoints * ENDPOINT_WORDS * 8),
+            doors: take(endpoints * DOOR_WORDS * 4),
             slots: take((endpoints << self.inbox_shift) * 8),
             leaves: take(extents * self.leaves_per_extent() as usize * 8),
             summaries: take(extents * self.summaries_per_extent() as usize * 8),
@@ -297,6 +304,7 @@ impl Geometry {
 pub(crate) struct Layout {
     pub extents: usize,
     pub endpoints: usize,
+    pub doors: usize,
     pub slots: usize,
     pub leaves: usize,
     pub summaries: usize,
@@ -340,7 +348,7 @@ mod tests {
             payload in Geometry::MIN_PAYLOAD..(64u64 << 30), largest in 64u64..(64 << 20),
             endpoints in 1u16..=2047, slots in 2u32..=4096, extent: u32, index: u32, class in 0u64..81,
         ) {
-            let config = PoolConfig { payload_bytes: payload, largest_block: largest, endpoints, inbox_slots: slots };
+            let config = PoolConfig { payload_bytes: payload, largest_block: largest, endpoints, inbox_slots: slots, blocks_min: 0 };
             let g = Geometry::plan(&config).unwrap();
             prop_assert!(g.payload_bytes() <= payload && g.payload_bytes() * 8 > payload * 7);
             prop_assert!(g.extents() * g.words_per_extent() <= 1 << 24);

@@ -75,8 +75,10 @@ mod on {
             BeforeCommit,
             /// Message committed, nobody woken.
             AfterCommit,
-            /// `sleeping` taken back, eventfd not written.
+            /// `sleeping` taken back, nobody woken.
             BeforeWake,
+            /// Room or freed memory counted, nobody woken.
+            BeforeKnock,
             /// About to take a message back.
             BeforeRevoke,
             /// Message taken back, its slot still names it.

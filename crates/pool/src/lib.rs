@@ -17,6 +17,7 @@
 //! |---|---|
 //! | `word`, `slot` | the two words the protocol turns on, with drawings |
 //! | `class`, `geometry` | sizes, and where everything lies |
+//! | `extent`, `door` | what an extent is used for; where processes sleep |
 //! | `region` | the metadata as arrays; every index is checked there |
 //! | `blocks`, `send`, `receive`, `reap` | the operations, each with its steps and what a kill leaves behind |
 //! | `pool`, `steward` | create and open; what the daemon does: admit, reap, audit |
@@ -64,12 +65,13 @@ pub mod kill;
 #[cfg(not(any(loom, feature = "kill-points")))]
 mod kill;
 
-protocol!(blocks, class, geometry, ids, reap, receive, region, send, slot, sync, word);
+protocol!(blocks, class, door, extent, geometry, ids, reap, receive, region, send, slot, sync, word);
 
+pub use blocks::HoldError;
 pub use geometry::{Geometry, GeometryError, PoolConfig};
 pub use ids::{BlockId, EndpointId, EndpointRef, PoolId};
 pub use receive::RecvError;
-pub use send::SendFailure;
+pub use send::{Pass, SendFailure};
 
 #[cfg(not(loom))]
 mod handles;
@@ -78,9 +80,13 @@ mod member;
 #[cfg(not(loom))]
 mod pool;
 #[cfg(not(loom))]
+mod proxy;
+#[cfg(not(loom))]
 mod receiver;
 #[cfg(not(loom))]
 mod report;
+#[cfg(not(loom))]
+mod room;
 #[cfg(not(loom))]
 mod steward;
 
@@ -91,8 +97,12 @@ pub use member::{AllocError, Channel, Member, SendError, Sent};
 #[cfg(not(loom))]
 pub use pool::{AttachError, CreateError, OpenError, Pool, PoolFds};
 #[cfg(not(loom))]
+pub use proxy::{Lend, Proxy, Received};
+#[cfg(not(loom))]
 pub use receiver::{Delivery, Receiver};
 #[cfg(not(loom))]
-pub use report::{AuditReport, ClassUsage, EndpointInfo, EndpointState, Finding, PoolUsage};
+pub use report::{AuditReport, BlockView, ClassUsage, EndpointInfo, EndpointState, Finding, PoolUsage};
 #[cfg(not(loom))]
-pub use steward::{Admission, AdmitError, ReapError, Reaped};
+pub use room::{MadeRoom, MakeRoomError};
+#[cfg(not(loom))]
+pub use steward::{Admission, AdmitError, EndpointKind, ReapError, Reaped};

@@ -3,9 +3,8 @@
 use crate::blocks::Cursor;
 use crate::class::Class;
 use crate::handles::{Block, BlockMut, Hold};
-use crate::ids::{BlockId, EndpointId, EndpointRef};
+use crate::ids::{BlockId, EndpointRef};
 use crate::pool::Shared;
-use crate::region::STATE_DEAD;
 use crate::send::{Pass, SendFailure};
 use crate::sync::Ordering;
 use baton_shm::Access;
@@ -174,9 +173,9 @@ impl Member {
             .filter(|class| *class <= geometry.largest_class())
             .ok_or(AllocError::TooLarge { len, largest: geometry.largest_block() })?;
         let taken = inner.store().take(inner, class); // its lock ends here: the report below looks at every block
-        let block = taken.ok_or_else(|| inner.exhausted(len))?;
+        let block = taken.ok_or_else(|| inner.shared.exhausted(len))?;
         inner.shared.set_len(block, len);
-        Hold::new(inner, block).map(BlockMut::new).ok_or_else(|| inner.exhausted(len))
+        Hold::new(inner, block).map(BlockMut::new).ok_or_else(|| inner.shared.exhausted(len))
     }
 
     /// Hands a block over: moves this process' lane if `block` is its only local handle, adds the receiver otherwise.
@@ -245,10 +244,7 @@ impl Inner {
     }
 
     fn is_admitted(&self) -> bool {
-        self.shared.region.endpoint(self.me.id).is_some_and(|record| {
-            record.incarnation().load(Ordering::Acquire) == u64::from(self.me.incarnation)
-                && record.state().load(Ordering::Acquire) != STATE_DEAD
-        })
+        self.shared.region.is_admitted(self.me)
     }
 
     /// Gives back one lane, or keeps the block as a spare one.
@@ -267,24 +263,6 @@ impl Inner {
         if region.release(self.me.id, block).is_err() {
             self.refused.fetch_add(1, Ordering::Relaxed);
         }
-    }
-
-    fn exhausted(&self, len: usize) -> AllocError {
-        let region = &self.shared.region;
-        let mut held = vec![0u64; usize::from(EndpointId::MAX) + 1];
-        let mut in_use = 0;
-        for place in region.blocks() {
-            let word = crate::word::Word::load(region.word(place));
-            if !word.is_free() {
-                in_use += place.class.size() as u64;
-                for id in word.lanes().filter_map(|lane| lane.endpoint()) {
-                    held[usize::from(id.get())] += place.class.size() as u64;
-                }
-            }
-        }
-        let most = held.iter().enumerate().max_by_key(|(_, bytes)| **bytes).filter(|(_, bytes)| **bytes > 0);
-        let (holder, holder_bytes) = most.map_or((0, 0), |(id, bytes)| (id as u16, *bytes));
-        AllocError::Exhausted { len, in_use, total: region.geometry.payload_bytes(), holder, holder_bytes }
     }
 }
 

@@ -1,11 +1,11 @@
 //! A pool as one process sees it: both memories mapped, the layout checked.
 
 use crate::geometry::{Geometry, GeometryError, PoolConfig};
-use crate::ids::{BlockId, EndpointRef, PoolId};
-use crate::member::Member;
+use crate::ids::{BlockId, EndpointId, EndpointRef, PoolId};
+use crate::member::{AllocError, Member};
 use crate::receive::Head;
 use crate::receiver::Receiver;
-use crate::region::{Region, STATE_LIVE};
+use crate::region::{DOOR_WORDS, POOL_DOOR_WORDS, Region, STATE_LIVE};
 use crate::slot::Slot;
 use crate::sync::{AtomicU64, Ordering};
 use baton_shm::{Access, Mapping, OutOfRange};
@@ -14,11 +14,15 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 /// The first word of every pool's metadata: "BATONPL" and a digit.
-const MAGIC: u64 = u64::from_le_bytes(*b"BATONPL1");
+const MAGIC: u64 = u64::from_le_bytes(*b"BATONPL2");
 /// Raised whenever the layout or the protocol changes.
-const VERSION: u64 = 1;
-/// Header: magic, version, pool id (2), geometry (6).
-const HEADER_WORDS: usize = 10;
+const VERSION: u64 = 2;
+/// Header: magic, version, pool id (2), geometry (6), flags.
+const HEADER_WORDS: usize = 11;
+/// Where the doors of the whole pool are, in the header's page.
+const POOL_DOORS_AT: usize = 1024;
+/// Flag: the payload has a name (`shm_open`), so its size is not sealed.
+const NAMED: u64 = 1;
 
 /// Looks at an uncommitted message before it is skipped; some 50 microseconds.
 const PATIENCE: u32 = 2000;
@@ -37,6 +41,14 @@ pub enum CreateError {
         what: &'static str,
         /// The reason.
         source: baton_shm::CreateError,
+    },
+    /// The given payload is smaller than the pool.
+    #[error("the payload has {found} bytes reserved, the pool needs {needed}: size and reserve it before")]
+    Payload {
+        /// Bytes that exist.
+        found: u64,
+        /// Bytes needed.
+        needed: u64,
     },
     /// Just created, and cannot be opened.
     #[error(transparent)]
@@ -110,6 +122,7 @@ pub(crate) struct Shared {
     pub region: Region,
     pub payload: Mapping,
     pub id: PoolId,
+    pub named: bool,
 }
 
 impl Shared {
@@ -118,6 +131,25 @@ impl Shared {
         if let Some(cell) = self.region.lengths.get(block.get() as usize) {
             cell.store(u32::try_from(len).unwrap_or(u32::MAX), Ordering::Relaxed);
         }
+    }
+
+    /// Says who holds what of a pool that has nothing left.
+    pub fn exhausted(&self, len: usize) -> AllocError {
+        let region = &self.region;
+        let mut held = vec![0u64; usize::from(EndpointId::MAX) + 1];
+        let mut in_use = 0;
+        for place in region.blocks() {
+            let word = crate::word::Word::load(region.word(place));
+            if !word.is_free() {
+                in_use += place.class.size() as u64;
+                for id in word.lanes().filter_map(|lane| lane.endpoint()) {
+                    held[usize::from(id.get())] += place.class.size() as u64;
+                }
+            }
+        }
+        let most = held.iter().enumerate().max_by_key(|(_, bytes)| **bytes).filter(|(_, bytes)| **bytes > 0);
+        let (holder, holder_bytes) = most.map_or((0, 0), |(id, bytes)| (id as u16, *bytes));
+        AllocError::Exhausted { len, in_use, total: region.geometry.payload_bytes(), holder, holder_bytes }
     }
 
     /// Offset and length of a block's bytes. The length in memory is a claim and never reaches beyond the block.
@@ -144,10 +176,37 @@ impl Pool {
         };
         let payload = memory("payload", geometry.payload_bytes())?;
         let metadata = memory("metadata", geometry.metadata_bytes())?;
+        Self::found(&geometry, metadata, payload, 0)
+    }
+
+    /// Creates a pool over a payload that has a name: already sized and every page reserved, not sealed. The metadata
+    /// is anonymous and sealed as always. Whoever may write to the payload's file can truncate it, and then every
+    /// member that touches a block gets a SIGBUS: the price of the name.
+    ///
+    /// # Errors
+    /// [`CreateError`].
+    pub fn create_over(config: &PoolConfig, payload: OwnedFd) -> Result<(Pool, PoolFds), CreateError> {
+        let geometry = Geometry::plan(config)?;
+        let needed = geometry.payload_bytes();
+        let found = reserved(&payload).map_err(OpenError::Kernel)?;
+        if found < needed {
+            return Err(CreateError::Payload { found, needed });
+        }
+        let metadata = baton_shm::create_sealed("baton-metadata", geometry.metadata_bytes())
+            .map_err(|source| CreateError::Memory { what: "metadata", source })?;
+        Self::found(&geometry, metadata, payload, NAMED)
+    }
+
+    fn found(
+        geometry: &Geometry,
+        metadata: OwnedFd,
+        payload: OwnedFd,
+        flags: u64,
+    ) -> Result<(Pool, PoolFds), CreateError> {
         let mut id = [0u8; 16];
         rustix::rand::getrandom(&mut id, rustix::rand::GetRandomFlags::empty())
             .map_err(|errno| OpenError::Kernel(errno.into()))?;
-        write_new(&metadata, &geometry, u128::from_le_bytes(id))?;
+        write_new(&metadata, geometry, u128::from_le_bytes(id), flags)?;
         let fds = PoolFds { metadata, payload };
         let pool = Self::open(&fds.metadata, &fds.payload)?;
         Ok((pool, fds))
@@ -180,21 +239,36 @@ impl Pool {
         if geometry.metadata_bytes() != found {
             return Err(GeometryError::Header.into());
         }
-        baton_shm::validate(&payload, geometry.payload_bytes())
-            .map_err(|source| OpenError::Memory { what: "payload", source })?;
+        let named = header[10] & NAMED != 0;
+        if named {
+            let (found, expected) = (reserved(&payload)?, geometry.payload_bytes());
+            if found < expected {
+                let source = baton_shm::ValidateError::NotReserved { reserved: found, size: expected };
+                return Err(OpenError::Memory { what: "payload", source });
+            }
+        } else {
+            baton_shm::validate(&payload, geometry.payload_bytes())
+                .map_err(|source| OpenError::Memory { what: "payload", source })?;
+        }
         let flags = rustix::fs::fcntl_getfl(&payload).map_err(std::io::Error::from)?;
         let access =
             if flags & OFlags::RWMODE == OFlags::RDWR { Access::ReadWrite } else { Access::ReadOnly };
         let payload_len = usize::try_from(geometry.payload_bytes()).map_err(|_| GeometryError::Header)?;
         let payload = Mapping::new(&payload, payload_len, access)?;
         let region = Region::map(&mapping, geometry)?;
-        Ok(Pool { shared: Arc::new(Shared { region, payload, id }) })
+        Ok(Pool { shared: Arc::new(Shared { region, payload, id, named }) })
     }
 
     /// Which pool this is.
     #[must_use]
     pub fn id(&self) -> PoolId {
         self.shared.id
+    }
+
+    /// Whether the payload has a name, and so a size that its owner can change.
+    #[must_use]
+    pub fn is_named(&self) -> bool {
+        self.shared.named
     }
 
     /// Its layout.
@@ -224,21 +298,33 @@ impl Pool {
     /// # Errors
     /// [`AttachError`] if this life of the endpoint is over or never began.
     pub fn attach(&self, endpoint: EndpointRef) -> Result<(Member, Receiver), AttachError> {
+        let head = self.admitted(endpoint)?;
+        let member = Member::new(Arc::clone(&self.shared), endpoint);
+        let receiver = Receiver::new(member.clone(), head);
+        Ok((member, receiver))
+    }
+
+    /// Where the inbox of this life of an endpoint begins.
+    pub(crate) fn admitted(&self, endpoint: EndpointRef) -> Result<Head, AttachError> {
         let record = self.shared.region.endpoint(endpoint.id).ok_or(AttachError::NotAdmitted(endpoint))?;
         let admitted = record.state().load(Ordering::SeqCst) == STATE_LIVE
             && record.incarnation().load(Ordering::SeqCst) == u64::from(endpoint.incarnation);
         if !admitted {
             return Err(AttachError::NotAdmitted(endpoint));
         }
-        let head = Head::new(endpoint.id, record.head0().load(Ordering::SeqCst), PATIENCE);
-        let member = Member::new(Arc::clone(&self.shared), endpoint);
-        let receiver = Receiver::new(member.clone(), head);
-        Ok((member, receiver))
+        Ok(Head::new(endpoint.id, record.head0().load(Ordering::SeqCst), PATIENCE))
     }
 }
 
+/// Bytes of a file that exist: its size, or less if it has holes.
+fn reserved(file: impl AsFd) -> std::io::Result<u64> {
+    let stat = rustix::fs::fstat(file)?;
+    let size = u64::try_from(stat.st_size).unwrap_or(0);
+    Ok(size.min(u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512)))
+}
+
 /// Fills fresh, zeroed metadata. Zero is right for hold words (free, generation 0), extents (unbound) and endpoints.
-fn write_new(metadata: &OwnedFd, geometry: &Geometry, id: u128) -> Result<(), OpenError> {
+fn write_new(metadata: &OwnedFd, geometry: &Geometry, id: u128, flags: u64) -> Result<(), OpenError> {
     let len = usize::try_from(geometry.metadata_bytes()).map_err(|_| GeometryError::Header)?;
     let mapping = Arc::new(Mapping::new(metadata, len, Access::ReadWrite)?);
     let region = Region::map(&mapping, geometry.clone())?;
@@ -249,7 +335,8 @@ fn write_new(metadata: &OwnedFd, geometry: &Geometry, id: u128) -> Result<(), Op
         cell.store(!0, Ordering::Relaxed);
     }
     let header = mapping.slice::<AtomicU64>(0, HEADER_WORDS)?;
-    let numbers = [VERSION, id as u64, (id >> 64) as u64].into_iter().chain(geometry.to_header());
+    let numbers =
+        [VERSION, id as u64, (id >> 64) as u64].into_iter().chain(geometry.to_header()).chain([flags]);
     for (cell, number) in header[1..].iter().zip(numbers) {
         cell.store(number, Ordering::Relaxed);
     }
@@ -266,6 +353,8 @@ impl Region {
         Ok(Region {
             extents: metadata.slice(layout.extents, extents)?,
             endpoints: metadata.slice(layout.endpoints, endpoints * crate::geometry::ENDPOINT_WORDS)?,
+            doors: metadata.slice(layout.doors, endpoints * DOOR_WORDS)?,
+            pool_doors: metadata.slice(POOL_DOORS_AT, POOL_DOOR_WORDS)?,
             slots: metadata.slice(layout.slots, endpoints << geometry.inbox_shift())?,
             leaves: metadata.slice(layout.leaves, extents * geometry.leaves_per_extent() as usize)?,
             summaries: metadata

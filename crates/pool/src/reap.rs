@@ -16,6 +16,7 @@
 //!
 //! Every step can be repeated: a reaper that is killed is run again from the top.
 
+use crate::door::AWAKE;
 use crate::ids::{BlockId, EndpointId};
 use crate::kill::{kill_point, mutant};
 use crate::region::{STATE_DEAD, STATE_FREE, STATE_LEAVING, STATE_LIVE, Region};
@@ -33,7 +34,7 @@ pub struct Swept {
     pub freed: u32,
     /// Words that never stood still and could not be cleaned: some member scribbles over them.
     pub disturbed: u32,
-    /// Endpoints whose receivers were asleep: write to their eventfds.
+    /// Endpoints whose receivers sleep on their eventfds: write to them. (Those on futexes are awake by now.)
     pub wake: Vec<EndpointId>,
 }
 
@@ -60,7 +61,7 @@ impl Region {
             self.slot(dead, i).store(Slot::empty(lap).bits(), Ordering::SeqCst);
             kill_point!(ReapReopened);
         }
-        endpoint.sleeping().store(0, Ordering::SeqCst);
+        endpoint.sleeping().store(AWAKE, Ordering::SeqCst);
         endpoint.pid().store(0, Ordering::SeqCst);
         kill_point!(ReapBeforeFree);
         endpoint.state().store(STATE_FREE, Ordering::SeqCst);
@@ -155,16 +156,5 @@ impl Region {
             }
         }
         swept
-    }
-
-    /// Takes everybody's `sleeping` back; the caller wakes them.
-    pub fn take_sleepers(&self) -> Vec<EndpointId> {
-        self.ids()
-            .filter(|id| {
-                self.endpoint(*id).is_some_and(|e| {
-                    e.sleeping().load(Ordering::SeqCst) != 0 && e.sleeping().swap(0, Ordering::SeqCst) != 0
-                })
-            })
-            .collect()
     }
 }

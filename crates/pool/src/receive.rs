@@ -170,6 +170,9 @@ impl Region {
         let next = Slot::empty(lap.wrapping_add(1));
         if replace(self.slot(head.me, head.position), slot, next) {
             head.position = head.position.wrapping_add(1);
+            if let Some(endpoint) = self.endpoint(head.me) {
+                Self::announce_room(endpoint);
+            }
         }
     }
 }

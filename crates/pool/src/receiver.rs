@@ -10,6 +10,7 @@
 //! ```
 //! Both sides use sequentially consistent steps, so at least one of them sees the other.
 
+use crate::door::{AWAKE, ON_EVENT};
 use crate::handles::{Block, Hold};
 use crate::ids::EndpointId;
 use crate::member::Member;
@@ -66,18 +67,18 @@ impl Receiver {
     /// # Errors
     /// [`RecvError`].
     pub fn prepare_sleep(&mut self) -> Result<Option<Delivery>, RecvError> {
-        self.set_sleeping(1);
+        self.set_sleeping(ON_EVENT);
         fence(Ordering::SeqCst);
         let found = self.try_recv();
         if !matches!(found, Ok(None)) {
-            self.set_sleeping(0);
+            self.set_sleeping(AWAKE);
         }
         found
     }
 
     /// Takes the announcement back, after waking up (for whatever reason). The caller empties the eventfd by reading it.
     pub fn woken(&mut self) {
-        self.set_sleeping(0);
+        self.set_sleeping(AWAKE);
     }
 
     /// Messages that were announced by their senders but never committed, and skipped.
@@ -86,7 +87,7 @@ impl Receiver {
         self.head.skipped
     }
 
-    fn set_sleeping(&self, value: u64) {
+    fn set_sleeping(&self, value: u32) {
         if let Some(record) = self.member.inner.shared.region.endpoint(self.member.inner.me.id) {
             record.sleeping().store(value, Ordering::SeqCst);
         }

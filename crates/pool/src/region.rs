@@ -1,17 +1,21 @@
 //! The metadata as arrays of atomics, and the only way in: every index is checked here.
 //!
-//! An endpoint's record (64 words of 64 bits; what different processes write lies on different cache lines):
+//! An endpoint's record (64 words of 64 bits) and its doors (32 words of 32 bits). What different processes write lies
+//! on different pairs of cache lines (processors fetch lines in pairs):
 //!
 //! ```text
-//!   word  0 state  1 incarnation  2 head0  3 pid  4 start time      written by the daemon
-//!   word  8 tail                                                    moved by senders
-//!   word 16 sleeping                                                set by the receiver, taken back by senders
-//!   word 24…31 name shown, 32…39 name of the inbox (63 bytes)       written by the daemon
+//!   record  0 state  1 incarnation  2 head0  3 pid  4 start time  5 quota  6 kind      written by the daemon
+//!          16 tail                                                moved by senders
+//!          24…31 name shown, 32…39 name of the inbox (63 bytes)   written by the daemon
+//!          40…44 received, sent, dropped, waits, refused          statistics, written by the owner
+//!   doors   0 sleeping                                            set by the receiver, taken back by senders
+//!          16 room, 17 room_waiters                               see `door`
 //! ```
 
 use crate::class::Class;
+use crate::extent::{Extent, Use};
 use crate::geometry::{ENDPOINT_WORDS, Geometry};
-use crate::ids::{BlockId, EndpointId};
+use crate::ids::{BlockId, EndpointId, EndpointRef};
 use crate::sync::{AtomicBits, AtomicU32, AtomicU64, Ordering, Slice};
 
 /// Nobody has this number.
@@ -23,8 +27,25 @@ pub const STATE_DEAD: u64 = 2;
 /// Its owner lives but receives no longer.
 pub const STATE_LEAVING: u64 = 3;
 
-/// Bits of an extent's word: bound or not, and to which class.
-const BOUND: u64 = 1 << 32;
+/// 32-bit words per endpoint for its doors: 128 bytes. (The model has no cache lines, but pays for every word.)
+pub const DOOR_WORDS: usize = if cfg!(loom) { 4 } else { 32 };
+/// 32-bit words for the doors of the whole pool: `freed` and its waiters, on pairs of lines of their own.
+pub const POOL_DOOR_WORDS: usize = if cfg!(loom) { 2 } else { 64 };
+
+/// What an endpoint counts about itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Count {
+    /// Messages received.
+    Received,
+    /// Messages sent.
+    Sent,
+    /// Own unread messages that were replaced by newer ones.
+    Dropped,
+    /// Times it waited for room or memory.
+    Waits,
+    /// Sends refused because the inbox was full.
+    Refused,
+}
 
 /// All metadata of one pool.
 #[derive(Debug)]
@@ -39,6 +60,8 @@ pub struct Region {
     #[cfg_attr(loom, allow(dead_code))]
     pub(crate) lengths: Slice<AtomicU32>,
     pub(crate) words: Slice<AtomicBits>,
+    pub(crate) doors: Slice<AtomicU32>,
+    pub(crate) pool_doors: Slice<AtomicU32>,
 }
 
 /// An extent's word. In the model it is no loom atomic: binding is one compare-and-swap and would only multiply the
@@ -52,6 +75,8 @@ pub struct Place {
     pub block: BlockId,
     /// The class its extent is bound to.
     pub class: Class,
+    /// What the extent's word said.
+    pub(crate) extent: Extent,
     word: usize,
 }
 
@@ -59,6 +84,7 @@ pub struct Place {
 #[derive(Clone, Copy)]
 pub struct Endpoint<'r> {
     words: &'r [AtomicU64],
+    doors: &'r [AtomicU32],
 }
 
 impl<'r> Endpoint<'r> {
@@ -84,11 +110,31 @@ impl<'r> Endpoint<'r> {
     }
     /// Hint: the next slot to claim.
     pub fn tail(self) -> &'r AtomicU64 {
-        &self.words[8]
-    }
-    /// Not 0 while the receiver is (about to be) asleep.
-    pub fn sleeping(self) -> &'r AtomicU64 {
         &self.words[16]
+    }
+    /// Bytes that it may hold, 0 for no limit.
+    pub fn quota_bytes(self) -> &'r AtomicU64 {
+        &self.words[5]
+    }
+    /// Number of its [`EndpointKind`](crate::EndpointKind).
+    pub fn kind(self) -> &'r AtomicU64 {
+        &self.words[6]
+    }
+    /// One of its statistics; any thread of the owner counts.
+    pub fn count(self, what: Count) -> &'r AtomicU64 {
+        &self.words[40 + what as usize]
+    }
+    /// Not 0 while the receiver is (about to be) asleep; see `door`.
+    pub fn sleeping(self) -> &'r AtomicU32 {
+        &self.doors[0]
+    }
+    /// Raised when a slot was emptied while somebody waited for that.
+    pub fn room(self) -> &'r AtomicU32 {
+        &self.doors[DOOR_WORDS / 2]
+    }
+    /// How many wait for room. A hint: who dies waiting leaves it raised, which costs its receivers a system call each.
+    pub fn room_waiters(self) -> &'r AtomicU32 {
+        &self.doors[DOOR_WORDS / 2 + 1]
     }
     /// The name shown.
     pub fn name(self) -> &'r [AtomicU64] {
@@ -104,8 +150,28 @@ impl Region {
     /// The record of `id`; `None` beyond the table.
     #[inline]
     pub fn endpoint(&self, id: EndpointId) -> Option<Endpoint<'_>> {
-        let at = usize::from(id.get()) * ENDPOINT_WORDS;
-        self.endpoints.get(at..at + ENDPOINT_WORDS).map(|words| Endpoint { words })
+        let n = usize::from(id.get());
+        let words = self.endpoints.get(n * ENDPOINT_WORDS..(n + 1) * ENDPOINT_WORDS)?;
+        let doors = self.doors.get(n * DOOR_WORDS..(n + 1) * DOOR_WORDS)?;
+        Some(Endpoint { words, doors })
+    }
+
+    /// Raised when a block became free while somebody waited for that.
+    pub fn freed(&self) -> &AtomicU32 {
+        &self.pool_doors[0]
+    }
+
+    /// How many wait for a free block; as `room_waiters`.
+    pub fn freed_waiters(&self) -> &AtomicU32 {
+        &self.pool_doors[POOL_DOOR_WORDS / 2]
+    }
+
+    /// Whether this life of an endpoint may still work: the daemon has not begun to reap it.
+    pub fn is_admitted(&self, me: EndpointRef) -> bool {
+        self.endpoint(me.id).is_some_and(|record| {
+            record.incarnation().load(Ordering::Acquire) == u64::from(me.incarnation)
+                && !matches!(record.state().load(Ordering::Acquire), STATE_DEAD | STATE_FREE)
+        })
     }
 
     /// All numbers of this pool.
@@ -122,46 +188,65 @@ impl Region {
         &self.slots[at as usize]
     }
 
-    /// What an extent is bound to; `None` if unbound (or garbage).
+    /// The word of an extent; `None` beyond the pool.
     #[inline]
-    pub fn class_of(&self, extent: u32) -> Option<Class> {
-        let word = self.extents.get(extent as usize)?.load(Ordering::Acquire);
-        if word & BOUND == 0 { None } else { Class::from_index(word & !BOUND) }.filter(|class| {
-            *class <= self.geometry.largest_class() // else not even one block would fit
+    pub fn extent(&self, number: u32) -> Option<Extent> {
+        let cell = self.extents.get(number as usize)?;
+        Some(Extent::from_bits(cell.load(Ordering::Acquire)))
+    }
+
+    /// One compare-and-swap on the word of an extent.
+    pub fn swap_extent(&self, number: u32, old: Extent, new: Extent) -> bool {
+        self.extents.get(number as usize).is_some_and(|cell| {
+            cell.compare_exchange(old.bits(), new.bits(), Ordering::SeqCst, Ordering::Acquire).is_ok()
         })
     }
 
-    /// Binds an unbound extent; false if somebody was faster. All hint bits of an unbound extent are set from the
-    /// beginning, so there is nothing to do after this one step.
-    pub fn bind(&self, extent: u32, class: Class) -> bool {
-        let word = BOUND | class.index() as u64;
-        self.extents
-            .get(extent as usize)
-            .is_some_and(|cell| cell.compare_exchange(0, word, Ordering::AcqRel, Ordering::Acquire).is_ok())
+    /// What an extent is bound to; `None` if it has no blocks of its own (or garbage in its word).
+    #[inline]
+    pub fn class_of(&self, extent: u32) -> Option<Class> {
+        self.class_in(self.extent(extent)?)
+    }
+
+    #[inline]
+    fn class_in(&self, extent: Extent) -> Option<Class> {
+        match extent.used() {
+            // A larger one would not fit the pool.
+            Some(Use::Bound(class)) if class <= self.geometry.largest_class() => Some(class),
+            _ => None,
+        }
+    }
+
+    /// Binds an unbound extent; false if it is not unbound (any more). All hint bits of an unbound extent are set, so
+    /// there is nothing to do after this one step.
+    pub fn bind(&self, number: u32, class: Class) -> bool {
+        let Some(extent) = self.extent(number) else { return false };
+        extent.used() == Some(Use::Unbound) && self.swap_extent(number, extent, extent.with(Use::Bound(class)))
     }
 
     /// Whether an extent can still be bound.
     pub fn is_unbound(&self, extent: u32) -> bool {
-        self.extents.get(extent as usize).is_some_and(|cell| cell.load(Ordering::Acquire) == 0)
+        self.extent(extent).is_some_and(|extent| extent.used() == Some(Use::Unbound))
     }
 
     /// Where a block is; `None` if no such block exists now.
     #[inline]
     pub fn place(&self, block: BlockId) -> Option<Place> {
-        let (extent, index) = self.geometry.split(block)?;
-        let class = self.class_of(extent)?;
-        let word = self.geometry.word_at(extent, index, class)?;
-        Some(Place { block, class, word })
+        let (number, index) = self.geometry.split(block)?;
+        let extent = self.extent(number)?;
+        let class = self.class_in(extent)?;
+        let word = self.geometry.word_at(number, index, class)?;
+        Some(Place { block, class, extent, word })
     }
 
     /// All blocks of one extent, none if unbound.
-    pub fn blocks_of(&self, extent: u32) -> impl Iterator<Item = Place> + '_ {
-        let class = self.class_of(extent);
-        let count = class.map_or(0, |c| self.geometry.blocks_in_extent(c));
+    pub fn blocks_of(&self, number: u32) -> impl Iterator<Item = Place> + '_ {
+        let bound = self.extent(number).and_then(|extent| Some((extent, self.class_in(extent)?)));
+        let count = bound.map_or(0, |(_, class)| self.geometry.blocks_in_extent(class));
         (0..count).filter_map(move |index| {
-            let class = class?;
-            let word = self.geometry.word_at(extent, index, class)?;
-            Some(Place { block: self.geometry.block(extent, index), class, word })
+            let (extent, class) = bound?;
+            let word = self.geometry.word_at(number, index, class)?;
+            Some(Place { block: self.geometry.block(number, index), class, extent, word })
         })
     }
 
@@ -228,6 +313,8 @@ impl Region {
             summaries: zeros(1),
             lengths: Slice(Box::new([])),
             words: Slice((0..blocks).map(|_| word.atomic()).collect()),
+            doors: Slice((0..4 * DOOR_WORDS).map(|_| AtomicU32::new(0)).collect()),
+            pool_doors: Slice((0..POOL_DOOR_WORDS).map(|_| AtomicU32::new(0)).collect()),
             geometry,
         };
         region.bind(0, Class::for_len(64).unwrap());

@@ -4,11 +4,12 @@
 //! before it complains: an operation in progress is gone at the next look, a fault is not.
 
 use crate::class::Class;
+use crate::extent::{Extent, Use};
 use crate::ids::{BlockId, EndpointId, EndpointRef};
-use crate::pool::Pool;
-use crate::region::{Region, STATE_DEAD, STATE_FREE, STATE_LEAVING, STATE_LIVE};
+use crate::pool::{Pool, Shared};
+use crate::region::{Count, Place, Region, STATE_DEAD, STATE_FREE, STATE_LEAVING, STATE_LIVE};
 use crate::slot::{Slot, State};
-use crate::steward::read_name;
+use crate::steward::{EndpointKind, read_name};
 use crate::sync::Ordering;
 use crate::word::Word;
 use serde::{Deserialize, Serialize};
@@ -51,8 +52,32 @@ pub struct EndpointInfo {
     pub held_blocks: u64,
     /// Bytes of those blocks.
     pub held_bytes: u64,
-    /// Messages that wait in its inbox.
+    /// Messages that wait in its inbox (or, for a classic client, at the daemon).
     pub queued: u64,
+    /// What kind of member.
+    #[serde(default)]
+    pub kind: EndpointKind,
+    /// Bytes that it may hold, 0 for no limit.
+    #[serde(default)]
+    pub quota_bytes: u64,
+    /// Slots of its inbox that are taken.
+    #[serde(default)]
+    pub depth: u64,
+    /// Messages it received. This and what follows are counted by the member itself: claims.
+    #[serde(default)]
+    pub received: u64,
+    /// Messages it sent.
+    #[serde(default)]
+    pub sent: u64,
+    /// Own unread messages that it replaced by newer ones.
+    #[serde(default)]
+    pub dropped: u64,
+    /// Times it waited for room or memory.
+    #[serde(default)]
+    pub waits: u64,
+    /// Sends that a full inbox refused.
+    #[serde(default)]
+    pub refused: u64,
 }
 
 /// Blocks of one size.
@@ -85,6 +110,21 @@ pub struct PoolUsage {
     pub extents_unbound: u32,
     /// Sizes in use.
     pub classes: Vec<ClassUsage>,
+}
+
+/// One block.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlockView {
+    /// Its number.
+    pub id: BlockId,
+    /// How often it was allocated, modulo 256.
+    pub generation: u8,
+    /// Its size.
+    pub class_bytes: u64,
+    /// Bytes in use, as its allocator said.
+    pub len: u64,
+    /// One entry per lane: who, and whether it is a message not received yet.
+    pub holders: Vec<(EndpointId, bool)>,
 }
 
 /// Something that must not be.
@@ -178,6 +218,7 @@ impl Pool {
                 STATE_FREE => return None,
                 _ => EndpointState::Dead,
             };
+            let count = |what| record.count(what).load(Ordering::Relaxed);
             let (held_blocks, held_bytes, queued) = sums.get(&id).copied().unwrap_or_default();
             Some(EndpointInfo {
                 endpoint: EndpointRef { id, incarnation: record.incarnation().load(Ordering::SeqCst) as u32 },
@@ -189,6 +230,14 @@ impl Pool {
                 held_blocks,
                 held_bytes,
                 queued,
+                kind: EndpointKind::from_number(record.kind().load(Ordering::SeqCst)),
+                quota_bytes: record.quota_bytes().load(Ordering::SeqCst),
+                depth: depth(region, id),
+                received: count(Count::Received),
+                sent: count(Count::Sent),
+                dropped: count(Count::Dropped),
+                waits: count(Count::Waits),
+                refused: count(Count::Refused),
             })
         };
         region.ids().filter_map(info).collect()
@@ -227,6 +276,24 @@ impl Pool {
         }
     }
 
+    /// One block as it is now; `None` if there is no such block.
+    #[must_use]
+    pub fn look(&self, block: BlockId) -> Option<BlockView> {
+        view(&self.shared, self.shared.region.place(block)?)
+    }
+
+    /// All blocks that somebody holds.
+    pub fn blocks_in_use(&self) -> impl Iterator<Item = BlockView> + '_ {
+        let region = &self.shared.region;
+        let used = region.blocks().filter(|place| !Word::load(region.word(*place)).is_free());
+        used.filter_map(|place| view(&self.shared, place)).filter(|view| !view.holders.is_empty())
+    }
+
+    /// All blocks that this endpoint holds or has unread.
+    pub fn held_by(&self, endpoint: EndpointId) -> impl Iterator<Item = BlockView> + '_ {
+        self.blocks_in_use().filter(move |view| view.holders.iter().any(|(id, _)| *id == endpoint))
+    }
+
     /// Who holds a block: (endpoint, is it an unread message), one entry per lane.
     #[must_use]
     pub fn holders(&self, block: BlockId) -> Vec<(EndpointId, bool)> {
@@ -262,7 +329,10 @@ impl Pool {
         let mut report =
             AuditReport { ok: true, blocks: 0, in_use: 0, held: 0, queued: 0, findings: Vec::new() };
         for extent in 0..region.geometry.extents() {
-            if region.class_of(extent).is_none() && !region.is_unbound(extent) {
+            let class = region.class_of(extent);
+            if class.is_none()
+                && matches!(region.extent(extent).and_then(Extent::used), None | Some(Use::Bound(_)))
+            {
                 report.findings.push(Finding::CorruptExtent { extent });
             }
         }
@@ -294,12 +364,38 @@ impl Pool {
     }
 }
 
+fn view(shared: &Shared, place: Place) -> Option<BlockView> {
+    let word = Word::load(shared.region.word(place));
+    let (_, len) = shared.bytes_of(place.block)?;
+    Some(BlockView {
+        id: place.block,
+        generation: word.generation(),
+        class_bytes: place.class.size() as u64,
+        len: len as u64,
+        holders: word.lanes().filter_map(|lane| Some((lane.endpoint()?, lane.is_inbox()))).collect(),
+    })
+}
+
+/// Slots of an inbox that are taken.
+fn depth(region: &Region, id: EndpointId) -> u64 {
+    let taken = |position: &u64| {
+        let slot = Slot::from_bits(region.slot(id, *position).load(Ordering::Relaxed));
+        matches!(slot.state(), State::Full | State::Cancel)
+    };
+    (0..region.geometry.inbox_slots()).filter(taken).count() as u64
+}
+
 /// Unread messages beyond the number of slots that name them.
 fn lost_messages<'a>(
     region: &'a Region,
     unread: &'a BTreeMap<(BlockId, EndpointId), (Word, u32)>,
 ) -> impl Iterator<Item = Finding> + 'a {
     let mut named: BTreeMap<(BlockId, EndpointId), u32> = BTreeMap::new();
+    // What is in flight to a classic client waits at the daemon, in no slot.
+    let is_classic = |id: EndpointId| {
+        let kind = region.endpoint(id).map(|e| EndpointKind::from_number(e.kind().load(Ordering::SeqCst)));
+        kind == Some(EndpointKind::Classic)
+    };
     let receivers: BTreeSet<EndpointId> = unread.keys().map(|(_, id)| *id).collect();
     for id in receivers {
         for position in 0..region.geometry.inbox_slots() {
@@ -311,7 +407,7 @@ fn lost_messages<'a>(
     }
     unread.iter().filter_map(move |((block, id), (word, lanes))| {
         let still = region.place(*block).is_some_and(|place| Word::load(region.word(place)) == *word);
-        let lost = still && *lanes > named.get(&(*block, *id)).copied().unwrap_or(0);
+        let lost = still && !is_classic(*id) && *lanes > named.get(&(*block, *id)).copied().unwrap_or(0);
         lost.then_some(Finding::LostMessage { block: *block, endpoint: id.get() })
     })
 }

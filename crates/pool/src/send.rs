@@ -72,7 +72,8 @@ enum Commit {
 }
 
 impl Region {
-    /// Sends; returns whether the receiver must be woken (its `sleeping` has been taken back).
+    /// Sends; returns whether the receiver's event descriptor must be written to (a receiver that sleeps on its futex
+    /// is awake by now).
     ///
     /// # Errors
     /// [`SendFailure`]; the sender still holds the block.
@@ -181,20 +182,6 @@ impl Region {
             pause();
         }
         refuse(SendFailure::Stale)
-    }
-
-    /// Only one sender of several gets `true`: one system call wakes the receiver once.
-    fn take_sleeping(receiver: Endpoint<'_>) -> bool {
-        let sleeping = receiver.sleeping();
-        // The hint's compare-and-swap and this load are sequentially consistent, as are the receiver's store and load
-        // (see `receiver`). The model checker knows that order only for fences.
-        #[cfg(loom)]
-        loom::sync::atomic::fence(Ordering::SeqCst);
-        let wake = sleeping.load(Ordering::SeqCst) != 0 && sleeping.swap(0, Ordering::SeqCst) != 0;
-        if wake {
-            kill_point!(BeforeWake);
-        }
-        wake
     }
 
     /// Like [`Region::send`]; if the inbox is full, takes back the sender's own oldest unread messages there until the

@@ -1,11 +1,13 @@
 //! What the daemon does with a pool: admit members, take back what the dead held. One daemon per pool (it holds a lock
 //! for that); members never call these.
 
+use crate::door::AWAKE;
 use crate::ids::{BlockId, EndpointId, EndpointRef};
 use crate::pool::Pool;
 use crate::reap::Swept;
-use crate::region::{STATE_FREE, STATE_LIVE};
+use crate::region::{Count, STATE_FREE, STATE_LIVE};
 use crate::sync::{AtomicU64, Ordering};
+use serde::{Deserialize, Serialize};
 
 /// Bytes that fit a name.
 const NAME_MAX: usize = 63;
@@ -22,6 +24,33 @@ pub struct Admission {
     pub name: String,
     /// Name under which others find the inbox, at most 63 bytes.
     pub inbox: Option<String>,
+    /// What kind of member.
+    pub kind: EndpointKind,
+    /// Bytes of blocks that it may hold, 0 for no limit.
+    pub quota_bytes: u64,
+}
+
+/// How a member works in the pool.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EndpointKind {
+    /// A process that has the pool mapped and works in it by itself.
+    #[default]
+    Attached,
+    /// A process for which the daemon works, see [`Proxy`](crate::Proxy).
+    Classic,
+    /// The daemon itself.
+    Daemon,
+}
+
+impl EndpointKind {
+    pub(crate) fn from_number(number: u64) -> Self {
+        match number {
+            1 => Self::Classic,
+            2 => Self::Daemon,
+            _ => Self::Attached,
+        }
+    }
 }
 
 /// Why nobody was admitted.
@@ -61,7 +90,8 @@ pub struct Reaped {
     pub freed: u32,
     /// Words that could not be cleaned because they never stood still. Not 0: some member corrupts the metadata.
     pub disturbed: u32,
-    /// Sleeping receivers: write to their eventfds, the dead one may have owed them a wake-up.
+    /// Receivers that sleep on their eventfds: write to them, the dead one may have owed them a wake-up. (Those that
+    /// sleep on futexes are awake by now.)
     pub wake: Vec<EndpointId>,
 }
 
@@ -106,7 +136,13 @@ impl Pool {
         record.start_time().store(who.start_time, Ordering::SeqCst);
         write_name(record.name(), &who.name);
         write_name(record.inbox_name(), who.inbox.as_deref().unwrap_or_default());
-        record.sleeping().store(0, Ordering::SeqCst);
+        record.quota_bytes().store(who.quota_bytes, Ordering::SeqCst);
+        record.kind().store(who.kind as u64, Ordering::SeqCst);
+        for what in [Count::Received, Count::Sent, Count::Dropped, Count::Waits, Count::Refused] {
+            record.count(what).store(0, Ordering::SeqCst);
+        }
+        record.room_waiters().store(0, Ordering::SeqCst);
+        record.sleeping().store(AWAKE, Ordering::SeqCst);
         record.state().store(STATE_LIVE, Ordering::SeqCst); // last: before it nothing has happened
         Ok(EndpointRef { id, incarnation: record.incarnation().load(Ordering::SeqCst) as u32 })
     }
@@ -152,7 +188,7 @@ impl Pool {
         Ok(self.shared.region.reap(endpoint.id).into())
     }
 
-    /// Which receivers sleep; their `sleeping` is taken back, so write to their eventfds. For a daemon that wants to be
+    /// Wakes everybody who sleeps on a futex, and says which receivers sleep on their eventfds: write to them. For a daemon that wants to be
     /// sure, after its own restart.
     #[must_use]
     pub fn take_sleepers(&self) -> Vec<EndpointId> {

@@ -25,6 +25,13 @@ impl<T> std::ops::Deref for Slice<T> {
     }
 }
 
+/// Wakes up to `most` threads, of any process, that wait on this cell. An error is impossible for mapped, aligned memory.
+#[cfg_attr(loom, allow(unused_variables))]
+pub fn futex_wake(cell: &AtomicU32, most: u32) {
+    #[cfg(not(loom))]
+    let _ = rustix::thread::futex::wake(cell, rustix::thread::futex::Flags::empty(), most);
+}
+
 /// A moment's pause in a loop that waits for somebody else.
 #[inline]
 pub fn pause() {

@@ -16,8 +16,8 @@
 
 use baton_pool::kill::{Mutant, Point, set_hook, set_mutant};
 use baton_pool::{
-    Admission, AllocError, Block, BlockId, Channel, EndpointId, EndpointRef, Member, Pool, PoolConfig,
-    PoolFds, Receiver, SendFailure,
+    Admission, AllocError, Block, BlockId, Channel, EndpointId, EndpointKind, EndpointRef, Member, Pool,
+    PoolConfig, PoolFds, Receiver, SendFailure,
 };
 use baton_shm::{Access, Mapping, SharedSlice, create_sealed};
 use rustix::fs::{Mode, OFlags};
@@ -51,6 +51,7 @@ fn config() -> PoolConfig {
         largest_block: 16 << 10,
         endpoints: WORKERS as u16,
         inbox_slots: 4,
+        ..PoolConfig::default()
     }
 }
 
@@ -363,7 +364,14 @@ impl Supervisor {
     }
 
     fn spawn(&mut self, i: usize) {
-        let who = Admission { pid: 0, start_time: 0, name: format!("worker {i}"), inbox: None };
+        let who = Admission {
+            pid: 0,
+            start_time: 0,
+            name: format!("worker {i}"),
+            inbox: None,
+            kind: EndpointKind::Attached,
+            quota_bytes: 0,
+        };
         let me = self.pool.admit(&who).unwrap();
         let reach = [30, 300, 3000][self.random.below(3) as usize];
         let steps = if self.how == How::AtPoints { 1 + self.random.below(reach) } else { 0 };

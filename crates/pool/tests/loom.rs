@@ -352,7 +352,7 @@ fn no_wake_up_is_lost() {
         let thread = thread::spawn(move || other.send(a(), X, to_b(), Pass::Move).unwrap());
         let mut head = head(&region, b());
         let sleeping = region.endpoint(b()).unwrap().sleeping();
-        sleeping.store(1, SeqCst);
+        sleeping.store(2, SeqCst);
         loom::sync::atomic::fence(SeqCst);
         let found = region.receive(&mut head).unwrap().is_some();
         let woken = thread.join().unwrap();

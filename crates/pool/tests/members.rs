@@ -1,14 +1,20 @@
 //! Members of one pool, in one process: every operation through the public surface, and the books afterwards.
 
 use baton_pool::{
-    Admission, AdmitError, AllocError, AttachError, Block, Channel, EndpointRef, Finding, Member, OpenError,
-    Pool, PoolConfig, PoolFds, Receiver, RecvError, SendFailure,
+    Admission, AdmitError, AllocError, AttachError, Block, Channel, EndpointKind, EndpointRef, Finding,
+    Member, OpenError, Pool, PoolConfig, PoolFds, Receiver, RecvError, SendFailure,
 };
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use std::os::fd::{AsFd, OwnedFd};
 
 fn small() -> PoolConfig {
-    PoolConfig { payload_bytes: 8 << 20, largest_block: 1 << 20, endpoints: 8, inbox_slots: 4 }
+    PoolConfig {
+        payload_bytes: 8 << 20,
+        largest_block: 1 << 20,
+        endpoints: 8,
+        inbox_slots: 4,
+        ..PoolConfig::default()
+    }
 }
 
 fn pool() -> (Pool, PoolFds) {
@@ -16,7 +22,14 @@ fn pool() -> (Pool, PoolFds) {
 }
 
 fn admission(name: &str) -> Admission {
-    Admission { pid: std::process::id(), start_time: 1, name: name.into(), inbox: Some(format!("{name}.in")) }
+    Admission {
+        pid: std::process::id(),
+        start_time: 1,
+        name: name.into(),
+        inbox: Some(format!("{name}.in")),
+        kind: EndpointKind::Attached,
+        quota_bytes: 0,
+    }
 }
 
 struct Party {

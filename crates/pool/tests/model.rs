@@ -1,7 +1,8 @@
 //! Random histories of four members against a reference pool of a few lines: who holds what, what waits where.
 
 use baton_pool::{
-    Admission, Block, BlockId, Channel, EndpointRef, Member, Pool, PoolConfig, Receiver, SendFailure,
+    Admission, Block, BlockId, Channel, EndpointKind, EndpointRef, Member, Pool, PoolConfig, Receiver,
+    SendFailure,
 };
 use proptest::prelude::*;
 use rustix::event::{EventfdFlags, eventfd};
@@ -59,7 +60,14 @@ struct Real {
 
 impl Real {
     fn join(pool: &Pool, name: usize) -> (EndpointRef, Member, Receiver) {
-        let who = Admission { pid: 1, start_time: 1, name: name.to_string(), inbox: None };
+        let who = Admission {
+            pid: 1,
+            start_time: 1,
+            name: name.to_string(),
+            inbox: None,
+            kind: EndpointKind::Attached,
+            quota_bytes: 0,
+        };
         let me = pool.admit(&who).unwrap();
         let (member, receiver) = pool.attach(me).unwrap();
         (me, member, receiver)
@@ -75,7 +83,7 @@ proptest! {
     #[test]
     fn a_history_is_what_the_reference_says(ops in proptest::collection::vec(op(), 1..300)) {
         let config = PoolConfig {
-            payload_bytes: 2 << 20, largest_block: 64 << 10, endpoints: MEMBERS as u16, inbox_slots: SLOTS as u32,
+            payload_bytes: 2 << 20, largest_block: 64 << 10, endpoints: MEMBERS as u16, inbox_slots: SLOTS as u32, ..PoolConfig::default()
         };
         let (pool, _fds) = Pool::create(&config).unwrap();
         let members = (0..MEMBERS).map(|i| Real::join(&pool, i)).collect();

@@ -1,7 +1,7 @@
 //! A hostile member writes garbage over all metadata, once or all the time. Members and the daemon may then be told
 //! nonsense; they must not panic, not leave the pool's memory, and not hang.
 
-use baton_pool::{Admission, Channel, EndpointId, EndpointRef, Pool, PoolConfig, PoolFds};
+use baton_pool::{Admission, Channel, EndpointId, EndpointKind, EndpointRef, Pool, PoolConfig, PoolFds};
 use baton_shm::{Access, Mapping, SharedSlice};
 use rustix::event::{EventfdFlags, eventfd};
 use std::sync::Arc;
@@ -44,7 +44,14 @@ fn work(pool: &Pool, random: &mut Random, scribble: impl FnOnce(&mut Random)) ->
         id: EndpointId::new(1 + random.below(12) as u16).unwrap(),
         incarnation: random.below(3) as u32,
     };
-    let who = Admission { pid: 1, start_time: 1, name: "x".into(), inbox: Some("x".into()) };
+    let who = Admission {
+        pid: 1,
+        start_time: 1,
+        name: "x".into(),
+        inbox: Some("x".into()),
+        kind: EndpointKind::Attached,
+        quota_bytes: 0,
+    };
     let admitted = pool.admit(&who).unwrap_or_else(|_| endpoint(random));
     let mut blocks = Vec::new();
     let mut done = [0; 3];
@@ -107,8 +114,13 @@ fn watched(f: impl FnOnce() + Send + 'static) {
 }
 
 fn pool() -> (Pool, PoolFds) {
-    let config =
-        PoolConfig { payload_bytes: 128 << 10, largest_block: 8 << 10, endpoints: 8, inbox_slots: 4 };
+    let config = PoolConfig {
+        payload_bytes: 128 << 10,
+        largest_block: 8 << 10,
+        endpoints: 8,
+        inbox_slots: 4,
+        ..PoolConfig::default()
+    };
     Pool::create(&config).unwrap()
 }
 

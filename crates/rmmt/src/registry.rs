@@ -21,7 +21,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use baton_keeper::Ward;
-use baton_pool::{Admission, AdmitError, EndpointId, EndpointRef, Pool};
+use baton_pool::{Admission, AdmitError, EndpointId, EndpointKind, EndpointRef, Pool};
 use baton_wire::attach::{Access, Attach, ErrorCode, Failure, Name};
 use rustix::event::EventfdFlags;
 use serde::{Deserialize, Serialize};
@@ -230,6 +230,8 @@ impl Registry {
             start_time: ask.start_time,
             name: ask.name.to_string(),
             inbox: ask.inbox.as_ref().map(Name::to_string),
+            kind: EndpointKind::Attached,
+            quota_bytes: 0,
         };
         self.pool.admit(&admission).map_err(|error: AdmitError| {
             tracing::warn!("rmmt: pid={} name={} cannot be admitted: {error}", peer.pid, ask.name);

@@ -1,0 +1,81 @@
+//! Where processes sleep and how they are woken: one counter or flag each, and never a system call for nobody.
+//!
+//! | door | who sleeps there | who knocks |
+//! |---|---|---|
+//! | `sleeping` of an endpoint: 0 awake, 1 asleep on the futex of this very cell, 2 asleep on its event descriptor | the receiver | a sender that has committed a message takes it back to 0 and wakes |
+//! | `room` of an endpoint, a counter | senders to a full inbox, counted by `room_waiters` | the receiver, after it emptied a slot |
+//! | `freed` of the pool, a counter | members that found no free block, counted by `freed_waiters` | whoever freed a block |
+//!
+//! Each side writes first and looks afterwards, in sequentially consistent order, so at least one of them sees the
+//! other: the sleeper announces itself and looks once more for what it waits for; the other provides it and then looks
+//! for sleepers. Who dies between providing and waking owes a wake-up; the reaper knocks at every door.
+
+use crate::ids::EndpointId;
+use crate::kill::kill_point;
+use crate::region::{Endpoint, Region};
+use crate::sync::{AtomicU32, Ordering, futex_wake};
+
+/// Value of `sleeping`: nobody sleeps.
+pub const AWAKE: u32 = 0;
+/// Value of `sleeping`: wait(2) on the cell itself.
+pub const ON_FUTEX: u32 = 1;
+/// Value of `sleeping`: the event descriptor of the inbox is polled.
+pub const ON_EVENT: u32 = 2;
+
+impl Region {
+    /// After a message was committed: wakes the receiver if it sleeps on its futex, and says whether its event
+    /// descriptor must be written to. Only one sender of several finds it asleep.
+    pub(crate) fn take_sleeping(receiver: Endpoint<'_>) -> bool {
+        let sleeping = receiver.sleeping();
+        // The hint's compare-and-swap and this load are sequentially consistent, as are the receiver's store and load.
+        // The model checker knows that order only for fences.
+        #[cfg(loom)]
+        loom::sync::atomic::fence(Ordering::SeqCst);
+        if sleeping.load(Ordering::SeqCst) == AWAKE {
+            return false;
+        }
+        let was = sleeping.swap(AWAKE, Ordering::SeqCst);
+        if was == AWAKE {
+            return false;
+        }
+        kill_point!(BeforeWake);
+        if was == ON_FUTEX {
+            futex_wake(sleeping, 1);
+        }
+        was != ON_FUTEX // an unknown value is garbage: the descriptor cannot do harm
+    }
+
+    /// A slot of this inbox was emptied.
+    #[inline]
+    pub(crate) fn announce_room(receiver: Endpoint<'_>) {
+        raise_for(receiver.room(), receiver.room_waiters());
+    }
+
+    /// A block became free.
+    #[inline]
+    pub(crate) fn announce_freed(&self) {
+        raise_for(self.freed(), self.freed_waiters());
+    }
+
+    /// Knocks at every door: the dead may owe a wake-up. Returns those that sleep on their event descriptors.
+    pub fn take_sleepers(&self) -> Vec<EndpointId> {
+        raise_for(self.freed(), self.freed_waiters());
+        let asleep = |id: &EndpointId| {
+            self.endpoint(*id).is_some_and(|endpoint| {
+                raise_for(endpoint.room(), endpoint.room_waiters());
+                Self::take_sleeping(endpoint)
+            })
+        };
+        self.ids().filter(asleep).collect()
+    }
+}
+
+/// Raises a counter that somebody waits for.
+#[inline]
+fn raise_for(counter: &AtomicU32, waiters: &AtomicU32) {
+    if waiters.load(Ordering::SeqCst) != 0 {
+        counter.fetch_add(1, Ordering::SeqCst);
+        kill_point!(BeforeKnock);
+        futex_wake(counter, u32::MAX >> 1);
+    }
+}
