@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{TcpListener, ToSocketAddrs};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -73,6 +73,42 @@ impl Listener {
     /// The address in use: with the port that the kernel chose.
     pub fn local(&self) -> &Address {
         &self.local
+    }
+
+    /// Takes up a listening socket that came from elsewhere: from a parent, or from the process before this one. Its file,
+    /// if it has one, is not removed with it.
+    ///
+    /// # Errors
+    /// The descriptor is no listening stream socket of these two families.
+    pub fn from_fd(fd: OwnedFd) -> io::Result<Self> {
+        let no = |what| io::Error::new(io::ErrorKind::InvalidInput, what);
+        if !rustix::net::sockopt::socket_acceptconn(&fd)? {
+            return Err(no("the socket does not listen"));
+        }
+        let (socket, local) = match rustix::net::sockopt::socket_domain(&fd)? {
+            AddressFamily::UNIX => {
+                let socket = UnixListener::from(fd);
+                let local = socket.local_addr()?;
+                let path = local.as_pathname().ok_or_else(|| no("the socket has no path"))?.to_owned();
+                (Socket::Unix(socket), Address::Unix { path })
+            }
+            AddressFamily::INET | AddressFamily::INET6 => {
+                let socket = TcpListener::from(fd);
+                let local = socket.local_addr()?;
+                (Socket::Tcp(socket), Address::Tcp { host: local.ip().to_string(), port: local.port() })
+            }
+            _ => return Err(no("neither a TCP nor a Unix socket")),
+        };
+        Ok(Self { socket, local, guard: None })
+    }
+
+    /// Leaves the socket's file where it is when this listener goes: somebody else looks after it.
+    #[must_use]
+    pub fn leave_file(mut self) -> Self {
+        if let Some(guard) = self.guard.take() {
+            std::mem::forget(guard);
+        }
+        self
     }
 
     /// Takes the socket out, with the guard of its file (None for TCP).
@@ -217,6 +253,24 @@ mod tests {
         assert!(matches!(nowhere.bind(), Err(BindError::Io { .. })));
         let long = Address::Unix { path: dir.path().join("x".repeat(200)) };
         assert!(matches!(long.bind(), Err(BindError::Io { .. })));
+    }
+
+    #[test]
+    fn a_socket_from_elsewhere_is_taken_up_with_its_address() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, address) = unix(&dir);
+        for bound in [address, "ip://127.0.0.1:0".parse().unwrap()] {
+            let first = bound.bind().unwrap().leave_file();
+            let fd = first.as_fd().try_clone_to_owned().unwrap();
+            let local = first.local().clone();
+            drop(first);
+            assert_eq!(*Listener::from_fd(fd).unwrap().local(), local);
+        }
+        assert!(path.exists());
+        let (connected, _other) = UnixStream::pair().unwrap();
+        for no_listener in [OwnedFd::from(connected), std::fs::File::open("/dev/null").unwrap().into()] {
+            Listener::from_fd(no_listener).unwrap_err();
+        }
     }
 
     #[test]

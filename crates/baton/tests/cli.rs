@@ -85,12 +85,13 @@ fn refusals_say_what_to_do_and_have_their_exit_code() {
     let dir = tempfile::tempdir().unwrap();
     let uri = uri_in(dir.path());
     let nowhere = format!("un://{}", dir.path().join("no/such/dir/s").display());
-    let cases: [(&[&str], i32, &str); 9] = [
+    let cases: [(&[&str], i32, &str); 10] = [
         (&["ls"], 2, "--connect"),
         (&["ls", "--connect", "nonsense"], 2, "un://PATH"),
         (&["ls", "--connect", &uri], 1, "baton rmmt --listen"),
         (&["rmmt", "--listen", &uri, "--size", "lots"], 2, "512MiB"),
         (&["rmmt", "--listen", "ip://127.0.0.1:1"], 78, "un://PATH"),
+        (&["rmmt", "--listen", &uri, "--listen", "ip://0.0.0.0:0"], 78, "--allow-remote"),
         (
             &["rmmt", "--listen", &uri, "--size", "900GiB"],
             78,

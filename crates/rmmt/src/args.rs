@@ -5,9 +5,15 @@ use crate::size::parse_size;
 /// Arguments of `baton rmmt` and of every other command that is the memory daemon.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
-    /// Where members attach: un://PATH. The socket file gets mode 0600.
-    #[arg(long, value_name = "un://PATH", env = "BATON_RMMT")]
-    pub listen: String,
+    /// Where clients come: un://PATH for members and classic clients (the socket file gets mode 0600), ip://HOST:PORT for
+    /// classic clients. Can be given several times; one un:// is needed.
+    #[arg(long, value_name = "un://PATH", env = "BATON_RMMT", required = true)]
+    pub listen: Vec<String>,
+
+    /// Let classic clients come to an ip:// address that is not of this machine alone. They prove nothing about who they
+    /// are.
+    #[arg(long)]
+    pub allow_remote: bool,
 
     /// Memory for blocks, reserved at start. More than the machine has is refused.
     #[arg(long, value_name = "SIZE", default_value = "512MiB", value_parser = parse_size)]
@@ -47,7 +53,8 @@ impl Args {
     /// The defaults, listening at `uri`.
     pub fn new(uri: impl Into<String>) -> Self {
         Self {
-            listen: uri.into(),
+            listen: vec![uri.into()],
+            allow_remote: false,
             size: 512 << 20,
             max_block: 16 << 20,
             members_max: 255,

@@ -1,6 +1,6 @@
 //! The process: keeper or daemon, set-up, accept loop, signals, end.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -8,19 +8,19 @@ use std::process::{Command, ExitCode};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use baton_address::{AsyncListener, Stream};
 use baton_keeper::{Deposit, KeepError, Limits, Ward, WardError, keep};
 use baton_pool::PoolFds;
 use rustix::process::{Resource, getrlimit, setrlimit};
-use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::{AbortHandle, LocalSet, spawn_local};
 use tracing_subscriber::EnvFilter;
 
 use crate::Args;
 use crate::admission::Policy;
-use crate::base::{Base, BaseError, Files};
+use crate::base::{Base, BaseError, Files, Places};
+use crate::door::Visitor;
 use crate::registry::{Registry, Shared};
-use crate::session::Session;
 
 /// Exit code for a command line that cannot work on this machine (EX_CONFIG of sysexits).
 const EXIT_CONFIG: u8 = 78;
@@ -110,7 +110,7 @@ fn start(args: &Args) -> Result<u8, Failed> {
     if args.no_keeper {
         return daemon(args, None, Vec::new());
     }
-    crate::base::socket_path(&args.listen)?;
+    Places::parse(args)?;
     raise_descriptor_limit();
     let program = std::env::current_exe().map_err(Failed::Myself)?;
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
@@ -157,9 +157,9 @@ async fn serve(args: &Args, ward: Option<Ward>, mut deposits: Vec<Deposit>) -> R
     let mut term = signal(SignalKind::terminate()).map_err(Failed::Runtime)?;
     let mut int = signal(SignalKind::interrupt()).map_err(Failed::Runtime)?;
     let base = Base::lay(args, ward.as_ref(), &mut deposits)?;
-    let Base { pool, fds, payload_read_only, listener, files, lives } = base;
-    listener.set_nonblocking(true).map_err(Failed::Runtime)?;
-    let listener = UnixListener::from_std(listener).map_err(Failed::Runtime)?;
+    let Base { pool, fds, payload_read_only, listeners, files, lives } = base;
+    let listeners: Vec<_> =
+        listeners.into_iter().map(AsyncListener::new).collect::<io::Result<_>>().map_err(Failed::Runtime)?;
 
     let bytes = pool.usage().total_bytes;
     let registry = Rc::new(RefCell::new(Registry::new(pool, ward)));
@@ -169,10 +169,11 @@ async fn serve(args: &Args, ward: Option<Ward>, mut deposits: Vec<Deposit>) -> R
     let policy = Policy::new(args.allow_uid.clone());
     let house = Rc::new(House { registry, policy, lives, fds, payload_read_only });
     house.registry.borrow().ready();
-    tracing::info!("rmmt: {} MiB ready at {}", bytes >> 20, args.listen);
+    let places: Vec<_> = listeners.iter().map(|listener| listener.local().to_string()).collect();
+    tracing::info!("rmmt: {} MiB ready at {}", bytes >> 20, places.join(" and "));
 
     tokio::select! {
-        () = accept_all(&house, listener) => {}
+        () = accept_all(&house, listeners) => {}
         () = sweep_leavers(&house) => {}
         _ = term.recv() => {}
         _ = int.recv() => {}
@@ -195,16 +196,31 @@ async fn sweep_leavers(house: &House) {
     }
 }
 
-/// Accepts for ever. Strangers are bounded in number, members by the pool's table.
-async fn accept_all(house: &Rc<House>, listener: UnixListener) {
+/// Accepts for ever, at every address. Strangers are bounded in number, members by the pool's table.
+async fn accept_all(house: &Rc<House>, listeners: Vec<AsyncListener>) {
     let strangers = Strangers::default();
-    let mut number = 0u64;
+    let number = Rc::new(Cell::new(0u64));
+    let tasks: Vec<_> = listeners
+        .into_iter()
+        .map(|listener| {
+            let (house, strangers, number) = (Rc::clone(house), Rc::clone(&strangers), Rc::clone(&number));
+            spawn_local(async move { accept_at(&house, &listener, &strangers, &number).await })
+        })
+        .collect();
+    for task in tasks {
+        if let Err(error) = task.await {
+            tracing::error!("rmmt: a listener failed: {error}");
+        }
+    }
+}
+
+async fn accept_at(house: &Rc<House>, listener: &AsyncListener, strangers: &Strangers, number: &Cell<u64>) {
     let mut warned = None::<Instant>;
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => {
-                number += 1;
-                open_session(house, &strangers, number, stream);
+            Ok(stream) => {
+                number.set(number.get() + 1);
+                open_session(house, strangers, number.get(), stream);
             }
             Err(error) => {
                 if warned.is_none_or(|at| at.elapsed() >= WARN_EVERY) {
@@ -221,14 +237,14 @@ async fn accept_all(house: &Rc<House>, listener: UnixListener) {
 
 type Strangers = Rc<RefCell<VecDeque<(u64, AbortHandle)>>>;
 
-fn open_session(house: &Rc<House>, strangers: &Strangers, number: u64, stream: UnixStream) {
-    let session = Session { house: Rc::clone(house), number, stream };
+fn open_session(house: &Rc<House>, strangers: &Strangers, number: u64, stream: Stream) {
+    let visitor = Visitor { house: Rc::clone(house), number };
     let known = Rc::clone(strangers);
     let forget = move || known.borrow_mut().retain(|(n, _)| *n != number);
     let task = spawn_local({
         let forget = forget.clone();
         async move {
-            session.run(&forget).await;
+            visitor.enter(stream, &forget).await;
             forget();
         }
     });

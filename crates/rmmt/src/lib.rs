@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   rmmt (keeper) ──spawns, restarts, holds descriptors──▶ rmmt (daemon)
-//!                                                            │ listens on un://PATH
+//!                                                            │ listens on un://PATH, ip://HOST:PORT
+//!                                                            │ door: member or classic client?
 //!        member ── attach ──▶ session ── admitted ──▶ endpoint │ pidfd watched
 //!
 //!   one endpoint:
@@ -30,7 +31,9 @@
 mod admission;
 mod args;
 mod base;
+mod classic;
 mod daemon;
+mod door;
 mod registry;
 mod report;
 mod session;

@@ -1,10 +1,10 @@
-//! One connection.
+//! One connection of a member, or of somebody who asks about members.
 //!
 //! ```text
-//!   accepted ─▶ admitted by uid ─▶ open ──attach, resume──▶ attached ──bye──▶ ended (endpoint reaped)
-//!                  │                │ 5 s silent, garbage      │ end of stream, garbage
-//!                  ▼                ▼                          ▼
-//!               refused           ended                     ended (registry: hung up)
+//!   (door) ─▶ open ──attach, resume──▶ attached ──bye──▶ ended (endpoint reaped)
+//!              │ 5 s silent, garbage      │ end of stream, garbage
+//!              ▼                          ▼
+//!            ended                     ended (registry: hung up)
 //! ```
 //!
 //! A message must be complete 5 s after its first byte and an answer must be taken within 5 s; between messages an
@@ -27,11 +27,12 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use crate::daemon::House;
+use crate::door::SNIFFED;
 use crate::registry::{Peer, Registry};
 use crate::report;
 
 /// For the first message, for the rest of a begun one, and for taking an answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long a connection that only asks questions may be silent.
 const IDLE: Duration = Duration::from_secs(60);
@@ -41,7 +42,7 @@ const DYING: Duration = Duration::from_millis(100);
 
 /// Why a session ended.
 #[derive(Debug, thiserror::Error)]
-enum End {
+pub(crate) enum End {
     #[error("end of stream")]
     Eof,
     #[error("bye")]
@@ -61,18 +62,15 @@ pub(crate) struct Session {
     pub(crate) house: Rc<House>,
     pub(crate) number: u64,
     pub(crate) stream: UnixStream,
+    pub(crate) peer: Peer,
+    /// What was read at the door, until it is taken for the first request.
+    pub(crate) begun: Option<[u8; SNIFFED]>,
 }
 
 impl Session {
     /// Serves the connection to its end. `attached` is called once when it becomes a member's.
     pub(crate) async fn run(mut self, attached: impl FnOnce()) {
-        let peer = match self.house.policy.admit(&self.stream) {
-            Ok(peer) => Peer { pid: peer.pid.unsigned_abs(), uid: peer.uid },
-            Err(failure) => {
-                let _ = self.answer(0, &Answer::Error(failure), &[]).await;
-                return;
-            }
-        };
+        let peer = self.peer;
         let mut member = None;
         let end = self.serve(peer, &mut member, attached).await;
         tracing::debug!("rmmt: connection of pid={} ended: {end}", peer.pid);
@@ -138,16 +136,24 @@ impl Session {
     async fn request(&mut self, patience: Option<Duration>) -> Result<(u32, Request), End> {
         // The first byte may take its time; the rest may not.
         let mut head = [0; HEADER_LEN];
-        let first = self.stream.read(&mut head[..1]);
-        let count = match patience {
-            Some(patience) => timeout(patience, first).await.map_err(|_| End::Silent)??,
-            None => first.await?,
+        let begun = match self.begun.take() {
+            Some(begun) => {
+                head[..SNIFFED].copy_from_slice(&begun);
+                SNIFFED
+            }
+            None => {
+                let first = self.stream.read(&mut head[..1]);
+                match patience {
+                    Some(patience) => timeout(patience, first).await.map_err(|_| End::Silent)??,
+                    None => first.await?,
+                }
+            }
         };
-        if count == 0 {
+        if begun == 0 {
             return Err(End::Eof);
         }
         let rest = async {
-            self.stream.read_exact(&mut head[1..]).await?;
+            self.stream.read_exact(&mut head[begun..]).await?;
             let header = Header::decode(&head, Kind::Request)?;
             header.check_version()?;
             let mut body = vec![0; header.body_len];
@@ -158,22 +164,7 @@ impl Session {
     }
 
     async fn answer(&mut self, serial: u32, answer: &Answer, fds: &[OwnedFd]) -> Result<(), End> {
-        let bytes = answer.encode(serial).map_err(io::Error::other)?;
-        let mut fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
-        let write = async {
-            let mut rest = bytes.as_slice();
-            while !rest.is_empty() {
-                let sent = self
-                    .stream
-                    .async_io(Interest::WRITABLE, || Ok(fdpass::send(&self.stream, rest, &fds)?))
-                    .await?;
-                rest = rest.get(sent..).unwrap_or_default();
-                fds.clear(); // they went with the first byte
-            }
-            Ok::<_, io::Error>(())
-        };
-        timeout(PATIENCE, write).await.map_err(|_| End::Deaf)??;
-        Ok(())
+        say(&self.stream, serial, answer, fds).await
     }
 
     async fn handle(
@@ -241,4 +232,26 @@ impl Session {
         };
         Ok((answer, Vec::new()))
     }
+}
+
+/// Writes one answer, with descriptors.
+pub(crate) async fn say(
+    stream: &UnixStream,
+    serial: u32,
+    answer: &Answer,
+    fds: &[OwnedFd],
+) -> Result<(), End> {
+    let bytes = answer.encode(serial).map_err(io::Error::other)?;
+    let mut fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+    let write = async {
+        let mut rest = bytes.as_slice();
+        while !rest.is_empty() {
+            let sent = stream.async_io(Interest::WRITABLE, || Ok(fdpass::send(stream, rest, &fds)?)).await?;
+            rest = rest.get(sent..).unwrap_or_default();
+            fds.clear(); // they went with the first byte
+        }
+        Ok::<_, io::Error>(())
+    };
+    timeout(PATIENCE, write).await.map_err(|_| End::Deaf)??;
+    Ok(())
 }

@@ -152,3 +152,29 @@ fn shared_memory() -> Vec<std::ffi::OsString> {
     names.sort();
     names
 }
+
+#[test]
+fn several_addresses_survive_the_daemon() {
+    let daemon = Daemon::with("ip");
+    let ready = daemon.logged(&["MiB ready at", " and ip://127.0.0.1:"]);
+    let port = || {
+        let ready = daemon.logged(&["ready at"]);
+        ready.rsplit_once(':').unwrap().1.trim().parse::<u16>().unwrap()
+    };
+    let port = port();
+    // TCP is for classic clients only: whoever speaks the members' protocol there is not answered.
+    let hello = baton_wire::attach::Request::Pool.encode(1).unwrap();
+    let ask = || {
+        let mut tcp = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+        tcp.set_read_timeout(Some(stage::WATCHDOG)).unwrap();
+        std::io::Write::write_all(&mut tcp, &hello).unwrap();
+        let mut bytes = Vec::new();
+        let _ = std::io::Read::read_to_end(&mut tcp, &mut bytes);
+        bytes
+    };
+    assert!(ask().is_empty());
+    daemon.kill_and_wait();
+    assert!(ask().is_empty(), "the next daemon listens at the same port: {ready}");
+    until("both lives to have said so", || (daemon.log().matches("ready at").count() == 2).then_some(()));
+    assert!(daemon.log().lines().filter(|l| l.contains("ready at")).all(|l| l.ends_with(&port.to_string())));
+}

@@ -33,6 +33,9 @@ fn role() {
             args.inbox_len = 4;
             args.log = "debug".into();
             args.no_keeper = options == "no keeper";
+            if options == "ip" {
+                args.listen.push("ip://127.0.0.1:0".into());
+            }
             if let Ok(size) = options.parse() {
                 args.size = size;
             }
