@@ -14,6 +14,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bench;
 mod browser;
 mod cache;
 mod demo;
@@ -55,6 +56,8 @@ enum Command {
     Test(test::Test),
     /// Run the demo and measure it from outside: faults, copies, CPU, latency, blocks in use.
     Measure(measure::Measure),
+    /// Build and run `baton bench memory`: the pool against its rivals.
+    Bench(bench::Bench),
 }
 
 fn main() -> ExitCode {
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
         Command::Demo(demo) => demo.run(),
         Command::Test(test) => test.run(),
         Command::Measure(measure) => measure.run(),
+        Command::Bench(bench) => bench.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -41,6 +41,10 @@ const TO_RUN: &[(There, &str)] = &[
 const TO_TEST: &[(There, &str)] =
     &[(There::AnyProgram(&["chromium", "chromium-browser", "google-chrome"]), "chromium")];
 
+/// What the benchmarks need: they link no FFmpeg, and count system calls with strace.
+const TO_BENCH: &[(There, &str)] =
+    &[(There::Program("cc"), "build-essential"), (There::Program("strace"), "strace")];
+
 impl There {
     fn is_met(&self, package: &str) -> bool {
         match self {
@@ -64,7 +68,15 @@ fn is_installed(package: &str) -> bool {
 
 /// Installs the packages that are missing. Says nothing when none is.
 pub fn install(with_tests: bool) -> Result<(), Error> {
-    let wanted = TO_RUN.iter().chain(if with_tests { TO_TEST } else { &[] });
+    install_missing(TO_RUN.iter().chain(if with_tests { TO_TEST } else { &[] }))
+}
+
+/// Installs what `bench` needs and is missing.
+pub fn install_for_bench() -> Result<(), Error> {
+    install_missing(TO_BENCH.iter())
+}
+
+fn install_missing(wanted: impl Iterator<Item = &'static (There, &'static str)>) -> Result<(), Error> {
     let mut missing: Vec<&str> =
         wanted.filter(|(there, package)| !there.is_met(package)).map(|(_, package)| *package).collect();
     missing.dedup();

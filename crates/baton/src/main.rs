@@ -1,6 +1,7 @@
 //! The command line of the runtime.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod show;
 
 use std::process::ExitCode;
@@ -52,6 +53,18 @@ closed (hung up, but its process lives and keeps its blocks).")]
 
     /// Show the pool: size, use, block sizes.
     Info(Query),
+
+    /// Measure: `baton bench memory` compares the pool with its rivals, in one run.
+    #[command(
+        arg_required_else_help = true,
+        override_usage = "baton bench memory [ARGUMENTS]...",
+        after_help = "\
+Runs the program baton-bench-memory that lies beside this one or on PATH, with the arguments that follow. It is built in
+a workspace of its own, since it brings the rivals along: `./x bench` in Baton's repository builds and runs it.
+
+  baton bench memory --quick"
+    )]
+    Bench(bench::Bench),
 }
 
 #[derive(Debug, clap::Args)]
@@ -82,6 +95,7 @@ enum Found {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Rmmt(args) => return baton_rmmt::run(args),
+        Command::Bench(bench) => return bench.run(),
         Command::Ls(query) => ask(&query, |observer| {
             Ok(Found::Listing(Listing { members: observer.members()?, inboxes: observer.who_receives()? }))
         }),

@@ -1,0 +1,4 @@
+//! What Baton is measured against.
+
+pub mod floor;
+pub mod iox;
