@@ -19,6 +19,7 @@ use tracing_subscriber::EnvFilter;
 use crate::Args;
 use crate::admission::Policy;
 use crate::base::{Base, BaseError, Files, Places};
+use crate::classic::Classic;
 use crate::door::Visitor;
 use crate::registry::{Registry, Shared};
 
@@ -45,6 +46,7 @@ pub(crate) struct House {
     pub(crate) registry: Shared,
     pub(crate) policy: Policy,
     pub(crate) lives: u32,
+    pub(crate) classic: Classic,
     fds: PoolFds,
     payload_read_only: OwnedFd,
 }
@@ -167,7 +169,8 @@ async fn serve(args: &Args, ward: Option<Ward>, mut deposits: Vec<Deposit>) -> R
         Registry::adopt(&registry, deposits);
     }
     let policy = Policy::new(args.allow_uid.clone());
-    let house = Rc::new(House { registry, policy, lives, fds, payload_read_only });
+    let classic = Classic::new(registry.borrow().pool(), None, lives);
+    let house = Rc::new(House { registry, policy, lives, classic, fds, payload_read_only });
     house.registry.borrow().ready();
     let places: Vec<_> = listeners.iter().map(|listener| listener.local().to_string()).collect();
     tracing::info!("rmmt: {} MiB ready at {}", bytes >> 20, places.join(" and "));

@@ -13,6 +13,7 @@
 //! An admission that cannot be answered (no descriptors left, or the asker gave up) is undone at once.
 
 mod adoption;
+mod clients;
 mod departure;
 
 use std::cell::RefCell;
@@ -43,6 +44,9 @@ pub(crate) struct Note {
     read_only: bool,
     token: u64,
     standing: Standing,
+    /// When it was admitted: nanoseconds of the host's monotonic clock.
+    #[serde(default)]
+    born: u64,
 }
 
 /// How an endpoint stands with the daemon.
@@ -91,6 +95,8 @@ pub(crate) enum Cause {
     Left,
     /// Its admission was never answered.
     Unfinished,
+    /// The last connection of a classic client ended.
+    Ended,
 }
 
 /// All members.
@@ -98,6 +104,8 @@ pub(crate) struct Registry {
     pool: Pool,
     ward: Option<Ward>,
     entries: BTreeMap<EndpointId, Entry>,
+    /// The daemon's own endpoint, once it has one.
+    own: Option<EndpointRef>,
 }
 
 /// The registry as sessions and watchers share it: one thread, so a `RefCell` does.
@@ -111,7 +119,7 @@ pub(crate) struct Admitted {
 
 impl Registry {
     pub(crate) fn new(pool: Pool, ward: Option<Ward>) -> Self {
-        Self { pool, ward, entries: BTreeMap::new() }
+        Self { pool, ward, entries: BTreeMap::new(), own: None }
     }
 
     /// Tells the keeper that this daemon serves.
@@ -175,6 +183,7 @@ impl Registry {
                 read_only: ask.access == Access::ReadOnly,
                 token: ask.token,
                 standing: Standing::Present,
+                born: monotonic_now(),
             };
             let wake = match registry.event_descriptor(endpoint, &note) {
                 Ok(wake) => wake,
@@ -325,7 +334,7 @@ impl Registry {
         Ok(Admitted { endpoint, wake })
     }
 
-    fn wake(&self, sleepers: &[EndpointId]) {
+    pub(crate) fn wake(&self, sleepers: &[EndpointId]) {
         for entry in sleepers.iter().filter_map(|id| self.entries.get(id)) {
             // A full counter (EAGAIN) wakes as well.
             let _ = rustix::io::write(&entry.wake, &1u64.to_ne_bytes());
@@ -344,6 +353,11 @@ fn watch(shared: &Shared, endpoint: EndpointRef) {
     if let Some(entry) = shared.borrow_mut().entries.get_mut(&endpoint.id) {
         entry.watcher = Some(task.abort_handle());
     }
+}
+
+fn monotonic_now() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec.cast_unsigned() * 1_000_000_000 + now.tv_nsec.cast_unsigned()
 }
 
 fn deposit_key(endpoint: EndpointRef) -> String {

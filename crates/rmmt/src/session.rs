@@ -26,6 +26,7 @@ use tokio::io::{AsyncReadExt, Interest};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
+use crate::classic;
 use crate::daemon::House;
 use crate::door::SNIFFED;
 use crate::registry::{Peer, Registry};
@@ -188,6 +189,7 @@ impl Session {
                     },
                 )?;
                 *member = Some(admitted.endpoint);
+                classic::make_way(&self.house, peer.pid);
                 tracing::info!(
                     "rmmt: attached pid={} name={} endpoint={}",
                     peer.pid,
@@ -226,6 +228,13 @@ impl Session {
                     tracing::error!("rmmt: the audit failed: {error}");
                     Failure::new(ErrorCode::Internal, "the audit failed; see the memory daemon's log")
                 })?)
+            }
+            Request::SendToPid { pid, blocks } => {
+                let Some(endpoint) = *member else {
+                    return Err(Failure::new(ErrorCode::NotAttached, "only a member sends; attach first"));
+                };
+                let bid = classic::send_to_pid(&self.house, endpoint, peer.pid, &blocks, pid)?;
+                Answer::Transfer { bid }
             }
             Request::Bye => Answer::Bye,
             _ => return Err(Failure::new(ErrorCode::BadRequest, "this daemon does not know that request")),

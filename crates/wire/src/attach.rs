@@ -7,6 +7,8 @@
 //!     │── open_inbox {inbox} ───────────────────────────▶│
 //!     │◀── opened {endpoint, incarnation} + 1 descriptor │ that inbox's eventfd
 //!     │── inboxes | members | pool | audit ─────────────▶│ (also without attaching)
+//!     │── send_to_pid {pid, blocks} ────────────────────▶│ lanes for that classic client
+//!     │◀── transfer {bid} ───────────────────────────────│ what it receives them with
 //!     │── bye ──────────────────────────────────────────▶│ everything it held is free
 //!
 //!   after a restart of the daemon:
@@ -50,6 +52,9 @@ pub const REQUEST_BODY_MAX: usize = 4 * 1024;
 
 /// Longest answer body in bytes: a list of 2047 members with the longest names takes about 1 MiB.
 pub const ANSWER_BODY_MAX: usize = 4 * 1024 * 1024;
+
+/// Most blocks in one [`Request::SendToPid`]: that many fit a request.
+pub const SEND_TO_PID_MAX: usize = 400;
 
 /// Descriptors that come with [`Answer::Attached`]: metadata, payload, own eventfd, in this order.
 pub const ATTACHED_FDS: usize = 3;

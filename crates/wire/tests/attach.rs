@@ -28,6 +28,8 @@ fn request() -> impl Strategy<Value = Request> {
         Just(Request::Members),
         Just(Request::Pool),
         Just(Request::Audit),
+        (any::<u32>(), prop::collection::vec(any::<u32>(), 0..20))
+            .prop_map(|(pid, blocks)| Request::SendToPid { pid, blocks }),
         Just(Request::Bye),
     ]
 }
@@ -179,4 +181,10 @@ fn another_version_can_still_be_read_and_refused() {
 fn a_long_body_is_refused_before_it_is_read() {
     let header = Header { version: VERSION, kind: Kind::Request, serial: 0, body_len: REQUEST_BODY_MAX + 1 };
     assert!(matches!(Header::decode(&header.encode(), Kind::Request), Err(DecodeError::TooLong { .. })));
+}
+
+#[test]
+fn as_many_blocks_as_are_allowed_fit_a_request() {
+    let blocks = vec![0xff_ffff; baton_wire::attach::SEND_TO_PID_MAX];
+    Request::SendToPid { pid: u32::MAX, blocks }.encode(1).unwrap();
 }

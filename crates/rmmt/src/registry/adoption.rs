@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use baton_keeper::Deposit;
-use baton_pool::EndpointState;
+use baton_pool::{EndpointKind, EndpointState};
 
 use super::{Cause, Entry, Note, Registry, Shared, deposit_key, watch};
 use crate::watch::{Process, ProcessError};
@@ -15,6 +15,11 @@ impl Registry {
         let mut adopted = 0usize;
         for info in found {
             let endpoint = info.endpoint;
+            if info.kind != EndpointKind::Attached {
+                // A classic client, whose connection ended with that daemon, or that daemon itself.
+                shared.borrow().take_back(endpoint, info.pid, &info.name, Cause::Ended);
+                continue;
+            }
             let key = deposit_key(endpoint);
             let deposit = deposits.iter().position(|d| d.key == key).map(|at| deposits.swap_remove(at));
             let note = deposit.as_ref().and_then(|d| serde_json::from_slice::<Note>(&d.note).ok());

@@ -99,6 +99,7 @@ impl Registry {
                     Cause::Died => "reaped",
                     Cause::Left => "left",
                     Cause::Unfinished => "undone",
+                    Cause::Ended => "ended",
                 };
                 let blocks = listed(&reaped.blocks);
                 let count = reaped.blocks.len();
@@ -112,7 +113,9 @@ impl Registry {
                 tracing::error!("rmmt: endpoint={} of pid={pid} cannot be reaped: {error}", endpoint.id)
             }
         }
-        if let Some(ward) = &self.ward
+        // What a classic client was is nowhere but here.
+        if cause != Cause::Ended
+            && let Some(ward) = &self.ward
             && let Err(error) = ward.withdraw(&deposit_key(endpoint))
         {
             tracing::warn!("rmmt: {error}");

@@ -37,6 +37,14 @@ pub enum Request {
     Pool,
     /// Check every block's holders.
     Audit,
+    /// Blocks that this member holds are on their way to a classic client. The member drops its own hold when the answer
+    /// has come.
+    SendToPid {
+        /// The client's.
+        pid: u32,
+        /// Numbers of the blocks, at most [`super::SEND_TO_PID_MAX`].
+        blocks: Vec<u32>,
+    },
     /// Leave: nothing of the pool is used by this endpoint any more, its blocks may be taken.
     Bye,
 }
@@ -94,6 +102,11 @@ pub enum Answer {
     Pool(PoolInfo),
     /// To [`Request::Audit`].
     Audit(AuditReport),
+    /// To [`Request::SendToPid`].
+    Transfer {
+        /// The number that the client receives the blocks with.
+        bid: i64,
+    },
     /// To [`Request::Bye`]; the daemon closes the connection after it.
     Bye,
     /// A refusal, to any request.

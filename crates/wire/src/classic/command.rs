@@ -218,6 +218,11 @@ pub struct ClientDecoder {
 }
 
 impl ClientDecoder {
+    /// For a stream whose hello was read already.
+    pub fn greeted() -> Self {
+        Self { buffer: Buffer::default(), greeted: true }
+    }
+
     /// Takes what has arrived. Call [`ClientDecoder::next`] until it says `None` before the next push: then less than
     /// one message is kept.
     pub fn push(&mut self, bytes: &[u8]) {
