@@ -7,8 +7,12 @@
 //! Killed after clearing hints: the blocks are free but not indexed; the sweep for A sets the bits again. Killed
 //! after the commit of `take`: A holds the block, the sweep frees it. Killed after the commit of `release`: as in
 //! the first case. Killed while binding an extent: binding is one step, nothing is half done.
+//!
+//! All of it holds for the extent as it was bound when the operation began; `retire` tells what happens to somebody who
+//! sleeps while the extent changes hands.
 
 use crate::class::Class;
+use crate::extent::Extent;
 use crate::ids::{BlockId, EndpointId};
 use crate::kill::{kill_point, mutant};
 use crate::region::{Place, Region};
@@ -41,50 +45,52 @@ impl Cursor {
     }
 }
 
+/// What is looked for, and in which extent.
+struct Search {
+    me: EndpointId,
+    number: u32,
+    extent: Extent,
+    class: Class,
+    want: u32,
+    first: u32,
+}
+
 impl Region {
     /// Takes up to `want` (1 … 64) free blocks of exactly this class and appends them to `out`; false if none was
     /// found. Binds nothing.
     pub fn take(&self, me: EndpointId, class: Class, want: u32, cursor: &mut Cursor, out: &mut Vec<BlockId>) -> bool {
         let extents = self.geometry.extents();
         for k in 0..extents {
-            let extent = (cursor.extent % extents + k) % extents;
-            if self.class_of(extent) == Some(class) {
-                // A summary is a hint of a hint: if it leads nowhere, look at every leaf.
-                for trust_summary in [true, false] {
-                    if let Some(leaf) = self.take_in(me, extent, class, want, cursor.leaf, trust_summary, out) {
-                        *cursor = Cursor { extent, leaf };
-                        return true;
-                    }
-                }
+            let number = (cursor.extent % extents + k) % extents;
+            let Some(extent) = self.extent(number) else { continue };
+            if self.class_in(extent) != Some(class) {
+                continue;
+            }
+            let search = Search { me, number, extent, class, want, first: cursor.leaf };
+            // A summary is a hint of a hint: if it leads nowhere, look at every leaf.
+            if let Some(leaf) = self.take_in(&search, true, out).or_else(|| self.take_in(&search, false, out)) {
+                *cursor = Cursor { extent: number, leaf };
+                return true;
             }
         }
         false
     }
 
-    #[allow(clippy::too_many_arguments)]
-    fn take_in(
-        &self,
-        me: EndpointId,
-        extent: u32,
-        class: Class,
-        want: u32,
-        first: u32,
-        trust_summary: bool,
-        out: &mut Vec<BlockId>,
-    ) -> Option<u32> {
+    fn take_in(&self, search: &Search, trust_summary: bool, out: &mut Vec<BlockId>) -> Option<u32> {
+        let Search { me, number, extent, class, want, first } = *search;
         let blocks = self.geometry.blocks_in_extent(class);
         let leaves = blocks.div_ceil(64);
         for k in 0..leaves {
             let leaf = (first % leaves + k) % leaves;
-            let summary = &self.summaries[(extent * self.geometry.summaries_per_extent() + leaf / 64) as usize];
+            let summary = &self.summaries[(number * self.geometry.summaries_per_extent() + leaf / 64) as usize];
             let bit = 1u64 << (leaf % 64);
             if trust_summary && summary.load(Ordering::Acquire) & bit == 0 {
                 continue;
             }
-            let cell = &self.leaves[(extent * self.geometry.leaves_per_extent() + leaf) as usize];
+            let cell = &self.leaves[(number * self.geometry.leaves_per_extent() + leaf) as usize];
             // Bits beyond the last block of the class are set (they are from when the extent was unbound): mask them.
             let real = if blocks - leaf * 64 >= 64 { !0 } else { (1u64 << (blocks - leaf * 64)) - 1 };
-            let mut free = cell.load(Ordering::Acquire) & real;
+            let mut free = cell.load(Ordering::SeqCst) & real;
             if free == 0 {
                 if trust_summary {
                     summary.fetch_and(!bit, Ordering::AcqRel);
@@ -100,28 +106,33 @@ impl Region {
                 mask |= free & free.wrapping_neg();
                 free &= free.wrapping_sub(1);
             }
-            let mut got = cell.fetch_and(!mask, Ordering::AcqRel) & mask;
+            let cleared = cell.fetch_and(!mask, Ordering::AcqRel) & mask;
             kill_point!(HintsCleared);
             let before = out.len();
+            let mut got = cleared;
             while got != 0 {
                 let index = leaf * 64 + got.trailing_zeros();
                 got &= got - 1;
-                let block = self.geometry.block(extent, index);
-                if let Some(place) = self.place(block)
+                if let Some(place) = self.place_in(number, index, extent, class)
                     && self.claim(me, place)
                 {
-                    out.push(block);
+                    out.push(place.block);
                 }
             }
             if out.len() > before {
-                return Some(leaf);
+                return Some(leaf); // a block of it is ours: the extent cannot have changed hands
+            }
+            if self.extent(number) != Some(extent) && !mutant!(NoCellCheck) {
+                cell.fetch_or(cleared, Ordering::SeqCst);
+                summary.fetch_or(bit, Ordering::AcqRel);
+                return None;
             }
         }
         None
     }
 
-    /// free → {me}, generation+1. False if somebody holds it (the hint was wrong).
-    fn claim(&self, me: EndpointId, place: Place) -> bool {
+    /// free → {me}, generation+1. False if somebody holds it (the hint was wrong), or the extent changed hands.
+    pub(crate) fn claim(&self, me: EndpointId, place: Place) -> bool {
         let cell = self.word(place);
         for _ in 0..TRIES {
             let word = Word::load(cell);
@@ -131,7 +142,11 @@ impl Region {
             kill_point!(BeforeClaim);
             if Word::swap(cell, word, word.next_life(me)).is_ok() {
                 kill_point!(AfterClaim);
-                return true;
+                if self.is_still(place) {
+                    return true;
+                }
+                self.give_back_stray(me, place);
+                return false;
             }
             // It may have been a mere bump of a block that is still free. Giving up now would leave it free but not
             // indexed (its hint bit is already cleared), so look again.
@@ -187,6 +202,9 @@ impl Region {
 
     /// Binds an unbound extent to `class`, leaving at least `leave` extents unbound. False if that is not possible.
     pub fn bind_one(&self, class: Class, leave: u32) -> bool {
+        if self.geometry.span(class) > 1 {
+            return false; // a run: only the daemon binds those
+        }
         let unbound = || (0..self.geometry.extents()).filter(|extent| self.is_unbound(*extent));
         if unbound().count() as u64 <= u64::from(leave) {
             return false;

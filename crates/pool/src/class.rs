@@ -5,8 +5,8 @@
 //! that is large enough is used, so the later twins stay empty. A 1080p frame of 3,110,656 bytes takes a block of
 //! 3,145,728.
 
-/// Number of classes: 64 B up to 64 MiB.
-const COUNT: usize = 81;
+/// Number of classes: 64 B up to 256 MiB.
+const COUNT: usize = 89;
 
 /// A size class, index into the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,7 +28,7 @@ impl Class {
     /// Number of classes.
     pub const COUNT: usize = COUNT;
 
-    /// The smallest class whose blocks have at least `len` bytes; `None` above 64 MiB.
+    /// The smallest class whose blocks have at least `len` bytes; `None` above 256 MiB.
     pub fn for_len(len: usize) -> Option<Self> {
         let k = SIZES.partition_point(|size| (*size as usize) < len);
         (k < COUNT).then_some(Class(k as u8))
@@ -61,7 +61,7 @@ mod tests {
 
     #[test]
     fn every_length_fits_its_class_and_wastes_little() {
-        for len in (1..100_000).chain((100_000..(64 << 20)).step_by(9973)) {
+        for len in (1..100_000).chain((100_000..(256 << 20)).step_by(9973)) {
             let class = Class::for_len(len).unwrap();
             let size = class.size();
             let unit = if size >= 4096 { 4096 } else { 64 };
@@ -70,8 +70,8 @@ mod tests {
             assert!(class.index() == 0 || SIZES[class.index() - 1] < len as u32);
         }
         assert_eq!(Class::for_len(0), Some(Class(0)));
-        assert_eq!(Class::for_len(64 << 20).unwrap().size(), 64 << 20);
-        assert_eq!(Class::for_len((64 << 20) + 1), None);
+        assert_eq!(Class::for_len(256 << 20).unwrap().size(), 256 << 20);
+        assert_eq!(Class::for_len((256 << 20) + 1), None);
         assert_eq!(Class::from_index(COUNT as u64), None);
     }
 

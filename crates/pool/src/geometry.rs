@@ -19,8 +19,8 @@ use crate::region::DOOR_WORDS;
 pub struct PoolConfig {
     /// Bytes of payload to reserve; rounded down to whole extents.
     pub payload_bytes: u64,
-    /// The largest block that can be asked for, at most 64 MiB. Lowered to an eighth of a small pool. 4K frames
-    /// (NV12: 12.5 MB) fit the default of 16 MiB.
+    /// The largest block that can be asked for, at most 256 MiB; lowered to what the pool can hold. 4K frames (NV12:
+    /// 12.5 MB) fit the default of 16 MiB.
     pub largest_block: u64,
     /// How many members at once, 1 … 2047.
     pub endpoints: u16,
@@ -53,8 +53,8 @@ pub enum GeometryError {
         /// Bytes of payload asked for.
         bytes: u64,
     },
-    /// Not 64 B … 64 MiB.
-    #[error("a largest block of {bytes} bytes is not possible: choose 64 bytes to 64 MiB")]
+    /// Not 64 B … 256 MiB.
+    #[error("a largest block of {bytes} bytes is not possible: choose 64 bytes to 256 MiB")]
     LargestBlock {
         /// Bytes asked for.
         bytes: u64,
@@ -95,6 +95,8 @@ impl Geometry {
     pub const MIN_PAYLOAD: u64 = 64 << 10;
     /// The largest payload, in bytes (1 TiB).
     pub const MAX_PAYLOAD: u64 = 1 << 40;
+    /// Blocks up to this size never need a run, unless the pool is small.
+    const ONE_EXTENT: u64 = 16 << 20;
     const USUAL_WORDS: u32 = 8192;
     const MAX_WORDS: u32 = 1 << 20;
 
@@ -121,15 +123,17 @@ impl Geometry {
         if !(2..=4096).contains(&config.inbox_slots) {
             return Err(GeometryError::InboxSlots { slots: config.inbox_slots });
         }
-        // At least eight extents, however small the pool: different sizes need different extents.
+        // At least eight extents, however small the pool: different sizes need different extents. Blocks up to 16 MiB
+        // fit one, if that is possible; for larger ones the daemon binds runs of them.
         let most = payload / 8 / 4096 * 4096;
-        let extent_bytes = (payload / 64).clamp(2 << 20, 64 << 20).max(wanted.size() as u64).min(most);
+        let one = (wanted.size() as u64).min(Self::ONE_EXTENT);
+        let extent_bytes = (payload / 64).clamp(2 << 20, 64 << 20).max(one).min(most);
         let extent_bytes = extent_bytes.div_ceil(4096) * 4096;
         let extents = (payload / extent_bytes) as u32;
         let ids = (1u32 << 24) / extents.next_power_of_two();
         let wanted_words = (config.blocks_min / extents).next_power_of_two().clamp(Self::USUAL_WORDS, Self::MAX_WORDS);
         let words_per_extent = wanted_words.min(ids).min(((extent_bytes / 64) as u32).next_power_of_two());
-        let largest = largest_within(extent_bytes).min(wanted);
+        let largest = largest_within(extent_bytes * u64::from(extents)).min(wanted);
         Ok(Self {
             extent_bytes,
             extents,
@@ -163,7 +167,8 @@ impl Geometry {
             && extents * words_per_extent <= 1 << 24
             && (1..=u64::from(EndpointId::MAX)).contains(&endpoints)
             && (1..=12).contains(&inbox_shift);
-        let largest = Class::from_index(largest).filter(|c| c.size() as u64 <= extent_bytes);
+        let largest =
+            Class::from_index(largest).filter(|c| c.size() as u64 <= extent_bytes.saturating_mul(extents));
         match largest {
             Some(largest) if sane => Ok(Self {
                 extent_bytes,
@@ -233,9 +238,27 @@ impl Geometry {
         self.largest
     }
 
-    /// Blocks of one extent bound to `class`; at least 1 for classes up to the largest.
+    /// How many neighbouring extents a block of this class takes.
+    #[inline]
+    pub(crate) fn span(&self, class: Class) -> u32 {
+        let size = class.size() as u64;
+        if size <= self.extent_bytes { 1 } else { size.div_ceil(self.extent_bytes) as u32 }
+    }
+
+    /// Blocks of one extent bound to `class`; one for a run.
     pub(crate) fn blocks_in_extent(&self, class: Class) -> u32 {
-        ((self.extent_bytes / class.size() as u64) as u32).min(self.words_per_extent)
+        ((self.extent_bytes / class.size() as u64) as u32).clamp(1, self.words_per_extent)
+    }
+
+    /// Classes whose blocks step in before an extent is bound in a pool that has few left: at most twice the size.
+    pub(crate) fn a_little_larger(&self, class: Class) -> impl Iterator<Item = Class> + use<> {
+        let largest = self.largest;
+        class.larger().take(4).take_while(move |c| *c <= largest)
+    }
+
+    /// Classes whose blocks step in at last. Not runs: the daemon gives their extents to others, if it is asked.
+    pub(crate) fn much_larger(&self, class: Class) -> impl Iterator<Item = Class> + '_ {
+        class.larger().skip(4).take_while(|c| *c <= self.largest && self.span(*c) == 1)
     }
 
     /// Distance between the words of neighbouring blocks: 64 bytes where there is room.
@@ -254,15 +277,25 @@ impl Geometry {
         (extent < self.extents).then_some((extent, index))
     }
 
+    fn exists(&self, extent: u32, index: u32, class: Class) -> bool {
+        extent < self.extents && self.span(class) <= self.extents - extent && index < self.blocks_in_extent(class)
+    }
+
     /// Place of a block's hold word; `None` if an extent of that class has no such block.
     pub(crate) fn word_at(&self, extent: u32, index: u32, class: Class) -> Option<usize> {
-        let ok = extent < self.extents && index < self.blocks_in_extent(class);
+        let ok = self.exists(extent, index, class);
         ok.then(|| (extent * self.words_per_extent + index * self.spread(class)) as usize)
+    }
+
+    /// The index of the block whose word is the `within`-th of an extent of that class, if there is one.
+    pub(crate) fn index_of_word(&self, within: u32, class: Class) -> Option<u32> {
+        let (spread, blocks) = (self.spread(class), self.blocks_in_extent(class));
+        (within.is_multiple_of(spread) && within / spread < blocks).then(|| within / spread)
     }
 
     /// Offset of a block's bytes in the payload; `None` as above.
     pub(crate) fn payload_at(&self, extent: u32, index: u32, class: Class) -> Option<usize> {
-        let ok = extent < self.extents && index < self.blocks_in_extent(class);
+        let ok = self.exists(extent, index, class);
         ok.then(|| extent as usize * self.extent_bytes as usize + index as usize * class.size())
     }
 
@@ -339,14 +372,14 @@ mod tests {
     #[test]
     fn a_small_pool_lowers_its_largest_block() {
         let g = Geometry::plan(&PoolConfig { payload_bytes: 8 << 20, ..PoolConfig::default() }).unwrap();
-        assert_eq!((g.extents(), g.largest_block()), (8, 1 << 20));
+        assert_eq!((g.extents(), g.extent_bytes(), g.largest_block()), (8, 1 << 20, 8 << 20));
     }
 
     proptest! {
         #[test]
         fn blocks_lie_within_the_payload_and_words_apart(
-            payload in Geometry::MIN_PAYLOAD..(64u64 << 30), largest in 64u64..(64 << 20),
-            endpoints in 1u16..=2047, slots in 2u32..=4096, extent: u32, index: u32, class in 0u64..81,
+            payload in Geometry::MIN_PAYLOAD..(64u64 << 30), largest in 64u64..=(256 << 20),
+            endpoints in 1u16..=2047, slots in 2u32..=4096, extent: u32, index: u32, class in 0u64..89,
         ) {
             let config = PoolConfig { payload_bytes: payload, largest_block: largest, endpoints, inbox_slots: slots, blocks_min: 0 };
             let g = Geometry::plan(&config).unwrap();
@@ -356,12 +389,16 @@ mod tests {
             let class = Class::from_index(class).unwrap().min(g.largest_class());
             let blocks = g.blocks_in_extent(class);
             prop_assert!(blocks >= 1);
-            let (extent, index) = (extent % g.extents(), index % blocks);
+            prop_assert!(blocks == 1 || g.span(class) == 1);
+            let (extent, index) = (extent % (g.extents() - g.span(class) + 1), index % blocks);
             let at = g.payload_at(extent, index, class).unwrap();
             prop_assert!(at.is_multiple_of(64) && (class.size() < 4096 || at.is_multiple_of(4096)));
-            prop_assert!((at + class.size()) as u64 <= u64::from(extent + 1) * g.extent_bytes());
+            let end = u64::from(extent + g.span(class)) * g.extent_bytes();
+            prop_assert!((at + class.size()) as u64 <= end && end <= g.payload_bytes());
             let word = g.word_at(extent, index, class).unwrap();
             prop_assert!(word < ((extent + 1) * g.words_per_extent()) as usize);
+            let within = word % g.words_per_extent() as usize;
+            prop_assert_eq!(g.index_of_word(within as u32, class), Some(index));
             prop_assert_eq!(g.split(g.block(extent, index)), Some((extent, index)));
             prop_assert!(g.word_at(extent, blocks, class).is_none() && g.payload_at(g.extents(), 0, class).is_none());
         }

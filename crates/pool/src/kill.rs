@@ -97,6 +97,26 @@ mod on {
             AfterBump,
             /// About to empty a slot.
             BeforeEmpty,
+            /// About to let go of a word that was claimed for a block which is no more.
+            BeforeStray,
+            /// Let go of, what lives there now not indexed.
+            AfterStray,
+            /// Retiring: one block claimed.
+            RetireClaimed,
+            /// Retiring: extent marked.
+            RetireMarked,
+            /// Retiring: one word let go of.
+            RetireLetGo,
+            /// Retiring: all indexed, not unbound.
+            RetireIndexed,
+            /// Retiring: unbound.
+            RetireDone,
+            /// A run: one follower bound.
+            RunFollowerBound,
+            /// A run: all followers bound, about to bind the head.
+            RunBeforeHead,
+            /// A run: one follower free again.
+            RunFollowerFreed,
             /// Reaper: endpoint marked dead.
             ReapMarked,
             /// Reaper: slot closed, block not bumped.
@@ -137,6 +157,12 @@ mod on {
             NoIncarnationCheck,
             /// An allocator gives up a block when its compare-and-swap fails.
             NoSecondLook,
+            /// Nobody looks whether the extent changed hands while he stalled.
+            NoCellCheck,
+            /// The daemon lets go of the blocks before the extent is marked as retired.
+            RetiredSkipped,
+            /// The reaper looks only at the words that the extent's present class uses.
+            RawNotSwept,
         }
     }
 

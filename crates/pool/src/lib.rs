@@ -19,8 +19,8 @@
 //! | `class`, `geometry` | sizes, and where everything lies |
 //! | `extent`, `door` | what an extent is used for; where processes sleep |
 //! | `region` | the metadata as arrays; every index is checked there |
-//! | `blocks`, `send`, `receive`, `reap` | the operations, each with its steps and what a kill leaves behind |
-//! | `pool`, `steward` | create and open; what the daemon does: admit, reap, audit |
+//! | `blocks`, `send`, `receive`, `reap`, `retire` | the operations, each with its steps and what a kill leaves behind |
+//! | `pool`, `steward`, `room`, `proxy` | create and open; what the daemon does: admit, reap, make room, work for others |
 //! | `member`, `receiver`, `handles` | what a process uses: `Member`, `Receiver`, `BlockMut`, `Block` |
 //!
 //! # Who does what
@@ -65,7 +65,7 @@ pub mod kill;
 #[cfg(not(any(loom, feature = "kill-points")))]
 mod kill;
 
-protocol!(blocks, class, door, extent, geometry, ids, reap, receive, region, send, slot, sync, word);
+protocol!(blocks, class, door, extent, geometry, ids, reap, receive, region, retire, send, slot, sync, word);
 
 pub use blocks::HoldError;
 pub use geometry::{Geometry, GeometryError, PoolConfig};

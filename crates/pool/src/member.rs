@@ -289,14 +289,15 @@ impl Store {
         if self.refill(inner, class) || (region.bind_one(class, reserve) && self.refill(inner, class)) {
             return self.spare[class.index()].pop();
         }
-        let larger = || class.larger().take_while(|c| *c <= region.geometry.largest_class());
-        if let Some(block) = larger().take(4).find_map(|class| self.take_one(inner, class)) {
+        if let Some(block) =
+            region.geometry.a_little_larger(class).find_map(|class| self.take_one(inner, class))
+        {
             return Some(block);
         }
         if region.bind_one(class, 0) && self.refill(inner, class) {
             return self.spare[class.index()].pop();
         }
-        larger().skip(4).find_map(|class| self.take_one(inner, class))
+        region.geometry.much_larger(class).find_map(|class| self.take_one(inner, class))
     }
 
     fn refill(&mut self, inner: &Inner, class: Class) -> bool {

@@ -133,12 +133,11 @@ impl Proxy {
             out.pop()
         };
         let reserve = geometry.extents() / 4;
-        let larger = || class.larger().take_while(|c| *c <= geometry.largest_class());
         let block = take(class)
             .or_else(|| region.bind_one(class, reserve).then(|| take(class)).flatten())
-            .or_else(|| larger().take(4).find_map(&mut take))
+            .or_else(|| geometry.a_little_larger(class).find_map(&mut take))
             .or_else(|| region.bind_one(class, 0).then(|| take(class)).flatten())
-            .or_else(|| larger().skip(4).find_map(&mut take))
+            .or_else(|| geometry.much_larger(class).find_map(&mut take))
             .ok_or_else(|| self.shared.exhausted(len))?;
         self.shared.set_len(block, len);
         Ok(block)

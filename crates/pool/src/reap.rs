@@ -10,13 +10,15 @@
 //! 1. state := DEAD.
 //! 2. Every inbox slot → CLOSED, still naming its block; bump that block. *From here on no sender can commit to the
 //!    dead one.*
-//! 3. Sweep all words: remove its lanes; index free blocks again.
+//! 3. Sweep all words: remove its lanes; index free blocks again. In an extent that was ever retired that means all its
+//!    words, whatever the present class uses: see `retire`.
 //! 4. incarnation+1, tail and head0 to a lap never used, slots EMPTY of that lap, state := FREE.
 //! 5. Wake every sleeper: the dead one may owe a wake-up.
 //!
 //! Every step can be repeated: a reaper that is killed is run again from the top.
 
 use crate::door::AWAKE;
+use crate::extent::Use;
 use crate::ids::{BlockId, EndpointId};
 use crate::kill::{kill_point, mutant};
 use crate::region::{STATE_DEAD, STATE_FREE, STATE_LEAVING, STATE_LIVE, Region};
@@ -124,37 +126,69 @@ impl Region {
     /// Applies `clean` to every word, and indexes free blocks if asked to.
     fn sweep(&self, id: EndpointId, clean: impl Fn(Word) -> Word, index_all: bool) -> Swept {
         let mut swept = Swept::default();
-        for place in self.blocks() {
-            let cell = self.word(place);
-            let mut word = Word::load(cell);
-            let mut changed = false;
-            let mut stood_still = word.lanes().all(|lane| lane.endpoint() != Some(id));
-            for _ in 0..TRIES {
-                if stood_still {
-                    break;
+        for number in 0..self.geometry.extents() {
+            let Some(extent) = self.extent(number) else { continue };
+            // An extent that was never retired has had one class, or none.
+            let first_class = extent.epoch() == 0 && extent.used() != Some(Use::Retired) || mutant!(RawNotSwept);
+            if first_class {
+                for place in self.blocks_of(number) {
+                    self.sweep_word(id, &clean, index_all, number, place.word_within(self), &mut swept);
                 }
-                let rest = clean(word);
-                if rest == word || Word::swap(cell, word, rest).is_ok() {
-                    stood_still = true;
-                    changed = rest != word;
-                    word = rest;
-                } else {
-                    pause();
-                    word = Word::load(cell);
-                }
+                continue;
             }
-            if !stood_still {
-                swept.disturbed += 1;
+            for within in 0..self.geometry.words_per_extent() {
+                self.sweep_word(id, &clean, index_all, number, within, &mut swept);
             }
-            if changed {
-                kill_point!(ReapSwept);
-                swept.blocks.push(place.block);
-                swept.freed += u32::from(word.is_free());
-            }
-            if (index_all || changed) && word.is_free() && !self.is_hinted(place.block) && !mutant!(NoIndexRebuild) {
-                self.set_hint(place.block);
+            // The dead one may have cleared hints for a class that was here before.
+            if index_all && extent.used() == Some(Use::Unbound) {
+                self.hint_all(number);
             }
         }
         swept
+    }
+
+    fn sweep_word(
+        &self,
+        id: EndpointId,
+        clean: &impl Fn(Word) -> Word,
+        index_all: bool,
+        number: u32,
+        within: u32,
+        swept: &mut Swept,
+    ) {
+        let cell = self.raw_word(number, within);
+        let mut word = Word::load(cell);
+        let mut changed = false;
+        let mut stood_still = !word.names(id);
+        for _ in 0..TRIES {
+            if stood_still {
+                break;
+            }
+            let rest = clean(word);
+            if rest == word || Word::swap(cell, word, rest).is_ok() {
+                stood_still = true;
+                changed = rest != word;
+                word = rest;
+            } else {
+                pause();
+                word = Word::load(cell);
+            }
+        }
+        swept.disturbed += u32::from(!stood_still);
+        // Which block lives here is looked up after the swap: a member may have bound the extent just before.
+        if !(changed || index_all && word.is_free()) {
+            return;
+        }
+        if changed {
+            kill_point!(ReapSwept);
+        }
+        let Some(block) = self.block_of_word(number, within) else { return };
+        if changed {
+            swept.blocks.push(block);
+            swept.freed += u32::from(word.is_free());
+        }
+        if word.is_free() && !self.is_hinted(block) && !mutant!(NoIndexRebuild) {
+            self.set_hint(block);
+        }
     }
 }

@@ -47,7 +47,8 @@ pub struct Head {
 }
 
 enum Found {
-    Accepted,
+    /// The block that was accepted: not the one named if the extent changed hands meanwhile.
+    Accepted(BlockId),
     Stale,
     Changed,
     NotCommitted,
@@ -83,11 +84,10 @@ impl Region {
                 self.empty_slot(head, slot);
                 continue;
             };
-            let delivered = Some((place.block, slot.sender()));
             match self.accept(head, place, slot) {
-                Found::Accepted => {
+                Found::Accepted(block) => {
                     self.empty_slot(head, slot);
-                    return Ok(delivered);
+                    return Ok(Some((block, slot.sender())));
                 }
                 Found::Stale => {
                     head.skipped += 1;
@@ -95,8 +95,8 @@ impl Region {
                 }
                 Found::Changed => {}
                 Found::NotCommitted => {
-                    if self.skip(head, place, slot) {
-                        return Ok(delivered);
+                    if let Some(block) = self.skip(head, place, slot) {
+                        return Ok(Some((block, slot.sender())));
                     }
                 }
             }
@@ -116,7 +116,7 @@ impl Region {
                 kill_point!(BeforeAccept);
                 if Word::swap(cell, word, word.with(i, Lane::holder(head.me))).is_ok() {
                     kill_point!(AfterAccept);
-                    return Found::Accepted;
+                    return self.accepted(head, place).map_or(Found::Stale, Found::Accepted);
                 }
                 continue;
             }
@@ -132,17 +132,31 @@ impl Region {
         Found::NotCommitted
     }
 
-    /// True if the message had been committed just before, and is accepted.
-    fn skip(&self, head: &mut Head, place: Place, slot: Slot) -> bool {
+    /// Which block a swapped word belongs to. If the extent changed hands while this receiver stalled, and the word is
+    /// a block of another class now, that block was a message to it all the same (its generation is the one named by
+    /// chance; its own slot will be found stale). `None`: no block at all, the lane is given back.
+    fn accepted(&self, head: &Head, place: Place) -> Option<BlockId> {
+        if self.is_still(place) {
+            return Some(place.block);
+        }
+        let block = self.block_now(place);
+        if block.is_none() {
+            let _ = self.drop_stray(Lane::holder(head.me), place);
+        }
+        block
+    }
+
+    /// The message, if it had been committed just before and is accepted.
+    fn skip(&self, head: &mut Head, place: Place, slot: Slot) -> Option<BlockId> {
         kill_point!(BeforeWithdraw);
         let withdrawn = if mutant!(WithdrawnForgets) { Slot::empty(slot.lap() + 1) } else { slot.cancelled() };
         if !replace(self.slot(head.me, head.position), slot, withdrawn) {
-            return false; // changed meanwhile: look again
+            return None; // changed meanwhile: look again
         }
         head.skipped += 1;
         kill_point!(AfterWithdraw);
         let cell = self.word(place);
-        let mut accepted = false;
+        let mut accepted = None;
         for _ in 0..TRIES {
             let word = Word::load(cell);
             if word.generation() != slot.generation() || mutant!(NoBumpAtSkip) {
@@ -153,7 +167,9 @@ impl Region {
                 None => (word.bumped(), false),
             };
             if Word::swap(cell, word, next).is_ok() {
-                accepted = accepts;
+                if accepts {
+                    accepted = self.accepted(head, place);
+                }
                 break;
             }
             pause();

@@ -75,9 +75,18 @@ pub struct Place {
     pub block: BlockId,
     /// The class its extent is bound to.
     pub class: Class,
+    /// The number of its extent.
+    pub(crate) number: u32,
     /// What the extent's word said.
     pub(crate) extent: Extent,
     word: usize,
+}
+
+impl Place {
+    /// Which word of its extent.
+    pub(crate) fn word_within(self, region: &Region) -> u32 {
+        (self.word % region.geometry.words_per_extent() as usize) as u32
+    }
 }
 
 /// Record of one endpoint.
@@ -208,8 +217,9 @@ impl Region {
         self.class_in(self.extent(extent)?)
     }
 
+    /// As [`Region::class_of`], of an extent's word.
     #[inline]
-    fn class_in(&self, extent: Extent) -> Option<Class> {
+    pub(crate) fn class_in(&self, extent: Extent) -> Option<Class> {
         match extent.used() {
             // A larger one would not fit the pool.
             Some(Use::Bound(class)) if class <= self.geometry.largest_class() => Some(class),
@@ -235,8 +245,19 @@ impl Region {
         let (number, index) = self.geometry.split(block)?;
         let extent = self.extent(number)?;
         let class = self.class_in(extent)?;
+        self.place_in(number, index, extent, class)
+    }
+
+    /// Where the block of this index is, in an extent with this word.
+    #[inline]
+    pub(crate) fn place_in(&self, number: u32, index: u32, extent: Extent, class: Class) -> Option<Place> {
         let word = self.geometry.word_at(number, index, class)?;
-        Some(Place { block, class, extent, word })
+        Some(Place { block: self.geometry.block(number, index), class, number, extent, word })
+    }
+
+    /// A word of an extent, used by its class or not. Both numbers must be within the pool.
+    pub(crate) fn raw_word(&self, number: u32, within: u32) -> &AtomicBits {
+        &self.words[(number * self.geometry.words_per_extent() + within) as usize]
     }
 
     /// All blocks of one extent, none if unbound.
@@ -245,8 +266,7 @@ impl Region {
         let count = bound.map_or(0, |(_, class)| self.geometry.blocks_in_extent(class));
         (0..count).filter_map(move |index| {
             let (extent, class) = bound?;
-            let word = self.geometry.word_at(number, index, class)?;
-            Some(Place { block: self.geometry.block(number, index), class, extent, word })
+            self.place_in(number, index, extent, class)
         })
     }
 

@@ -151,6 +151,18 @@ pub enum Finding {
         /// The block.
         block: BlockId,
     },
+    /// A number that nobody has is left in a word of this extent that no block uses now.
+    StrayHolder {
+        /// Number of the extent.
+        extent: u32,
+        /// The number.
+        endpoint: u16,
+    },
+    /// An extent is halfway from one size to another, and nobody works on it.
+    UnfinishedExtent {
+        /// Number of the extent.
+        extent: u32,
+    },
     /// The word of an extent is neither unbound nor a size of this pool.
     CorruptExtent {
         /// Number of the extent.
@@ -168,6 +180,18 @@ impl fmt::Display for Finding {
                 write!(f, "block {block} is a message to endpoint {endpoint}, but its inbox does not name it")
             }
             Finding::Unindexed { block } => write!(f, "block {block} is free, but the index does not know"),
+            Finding::StrayHolder { extent, endpoint } => {
+                write!(
+                    f,
+                    "extent {extent} has an unused word that is held by endpoint {endpoint}, which is nobody's"
+                )
+            }
+            Finding::UnfinishedExtent { extent } => {
+                write!(
+                    f,
+                    "extent {extent} is halfway between two sizes: the memory daemon mends it when it starts"
+                )
+            }
             Finding::CorruptExtent { extent } => {
                 write!(f, "extent {extent} is bound to no size of this pool")
             }
@@ -258,7 +282,7 @@ impl Pool {
             let block_bytes = class.size() as u64;
             let usage =
                 classes.entry(class).or_insert(ClassUsage { block_bytes, extents: 0, blocks: 0, in_use: 0 });
-            usage.extents += 1;
+            usage.extents += geometry.span(class);
             for place in region.blocks_of(extent) {
                 usage.blocks += 1;
                 usage.in_use += u64::from(!Word::load(region.word(place)).is_free());
@@ -335,6 +359,14 @@ impl Pool {
             {
                 report.findings.push(Finding::CorruptExtent { extent });
             }
+            match region.extent(extent).and_then(Extent::used) {
+                Some(Use::Retired) => report.findings.push(Finding::UnfinishedExtent { extent }),
+                Some(Use::Follows(head)) if !region.leads(head, extent) => {
+                    report.findings.push(Finding::UnfinishedExtent { extent });
+                }
+                _ => {}
+            }
+            report.findings.extend(strays(region, extent));
         }
         // Words first, slots afterwards: a message committed before the first look is named by a slot at the second.
         let mut unread: BTreeMap<(BlockId, EndpointId), (Word, u32)> = BTreeMap::new();
@@ -383,6 +415,25 @@ fn depth(region: &Region, id: EndpointId) -> u64 {
         matches!(slot.state(), State::Full | State::Cancel)
     };
     (0..region.geometry.inbox_slots()).filter(taken).count() as u64
+}
+
+/// Lanes of the dead in words that the extent's present class does not use.
+fn strays(region: &Region, extent: u32) -> Vec<Finding> {
+    if region.extent(extent).is_none_or(|now| now.epoch() == 0) {
+        return Vec::new(); // never retired: no other word was ever used
+    }
+    let mut found = BTreeSet::new();
+    for within in 0..region.geometry.words_per_extent() {
+        let word = Word::load(region.raw_word(extent, within));
+        if word.is_free() || region.block_of_word(extent, within).is_some() {
+            continue;
+        }
+        found.extend(word.lanes().filter_map(crate::word::Lane::endpoint).filter(|id| {
+            let state = region.endpoint(*id).map_or(STATE_FREE, |e| e.state().load(Ordering::SeqCst));
+            state == STATE_FREE || state == STATE_DEAD
+        }));
+    }
+    found.into_iter().map(|id| Finding::StrayHolder { extent, endpoint: id.get() }).collect()
 }
 
 /// Unread messages beyond the number of slots that name them.

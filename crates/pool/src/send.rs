@@ -238,16 +238,19 @@ impl Region {
             if content.state() == State::Full
                 && content.sender() == Some(me)
                 && content.lap() == lap
-                && self.revoke(me, to.id, content.block(), content.generation())
+                && let hint = (Hint { position, content })
+                && self.revoke(me, to.id, &hint)
             {
-                return Some((content.block(), Hint { position, content }));
+                return Some((content.block(), hint));
             }
         }
         None
     }
 
     /// CAS: B·INBOX → A. False if the message was received already, or never committed.
-    fn revoke(&self, me: EndpointId, to: EndpointId, block: BlockId, generation: u8) -> bool {
+    fn revoke(&self, me: EndpointId, to: EndpointId, hint: &Hint) -> bool {
+        let (block, generation) = (hint.content.block(), hint.content.generation());
+        let slot = self.slot(to, hint.position);
         let Some(place) = self.place(block) else { return false };
         let cell = self.word(place);
         for _ in 0..TRIES {
@@ -256,6 +259,11 @@ impl Region {
                 return false;
             }
             let Some(i) = word.find(Lane::inbox(to)) else { return false };
+            // The receiver empties the slot after it accepts. So if the slot stands now, what was loaded is this message,
+            // not a later one that got the same block with the same low bits of its generation.
+            if Slot::from_bits(slot.load(Ordering::Acquire)) != hint.content {
+                return false;
+            }
             kill_point!(BeforeRevoke);
             if Word::swap(cell, word, word.with(i, Lane::holder(me))).is_ok() {
                 kill_point!(AfterRevoke);

@@ -135,6 +135,12 @@ impl Word {
             .fold(self, |word, i| if word.lane(i).endpoint() == Some(id) { word.with(i, Lane::EMPTY) } else { word })
     }
 
+    /// Whether this endpoint has a lane of either kind.
+    #[inline]
+    pub fn names(self, id: EndpointId) -> bool {
+        self.0 & ALL_LANES != 0 && self.lanes().any(|lane| lane.endpoint() == Some(id))
+    }
+
     /// The next life of a free block: one holder.
     #[inline]
     pub fn next_life(self, holder: EndpointId) -> Self {
