@@ -159,11 +159,9 @@ impl Region {
     }
 
     /// Whether this endpoint holds the block alone, with one lane: then nobody else can change that.
-    pub fn is_sole_holder(&self, me: EndpointId, block: BlockId) -> bool {
-        self.place(block).is_some_and(|place| {
-            let word = Word::load(self.word(place));
-            word.find(Lane::holder(me)).is_some_and(|i| word.with(i, Lane::EMPTY).is_free())
-        })
+    #[inline]
+    pub fn is_sole_holder(&self, me: EndpointId, place: Place) -> bool {
+        Word::load(self.word(place)).is_held_only_by(me)
     }
 
     /// Gives back one lane of `me`.

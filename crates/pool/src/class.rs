@@ -27,24 +27,40 @@ const SIZES: [u32; COUNT] = {
 impl Class {
     /// Number of classes.
     pub const COUNT: usize = COUNT;
+    /// The first one.
+    pub const SMALLEST: Class = Class(0);
 
     /// The smallest class whose blocks have at least `len` bytes; `None` above 256 MiB.
+    #[inline]
     pub fn for_len(len: usize) -> Option<Self> {
-        let k = SIZES.partition_point(|size| (*size as usize) < len);
-        (k < COUNT).then_some(Class(k as u8))
+        // The highest bit and the two below it name the class of the unrounded size. Rounding makes neighbours equal or
+        // large enough, so the answer may be up to three places before it.
+        let last = len.max(65) as u64 - 1;
+        let octave = 63 - last.leading_zeros();
+        let mut k = (octave as usize - 6) * 4 + (last >> (octave - 2) & 3) as usize + 1;
+        if k >= COUNT {
+            return None;
+        }
+        while k > 0 && SIZES[k - 1] as usize >= len {
+            k -= 1;
+        }
+        Some(Class(k as u8))
     }
 
     /// From its number, `None` if there is no such class.
+    #[inline]
     pub fn from_index(k: u64) -> Option<Self> {
         (k < COUNT as u64).then_some(Class(k as u8))
     }
 
     /// Its number, below [`Class::COUNT`].
+    #[inline]
     pub fn index(self) -> usize {
         self.0 as usize
     }
 
     /// Bytes of each block.
+    #[inline]
     pub fn size(self) -> usize {
         SIZES[self.index()] as usize
     }

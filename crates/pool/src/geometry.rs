@@ -79,6 +79,14 @@ pub enum GeometryError {
 /// 64-bit words per endpoint record: 512 bytes, see `region`.
 pub const ENDPOINT_WORDS: usize = 64;
 
+/// What an extent is like when it is bound to one class.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct InClass {
+    blocks: u32,
+    spread: u32,
+    span: u32,
+}
+
 /// The layout of one pool. Everything here is private memory, checked once; nothing is read from the pool again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Geometry {
@@ -88,6 +96,8 @@ pub struct Geometry {
     endpoints: u16,
     inbox_shift: u32,
     largest: Class,
+    /// Follows from the numbers above, and is asked at every step.
+    by_class: [InClass; Class::COUNT],
 }
 
 impl Geometry {
@@ -141,6 +151,7 @@ impl Geometry {
             endpoints: config.endpoints,
             inbox_shift: config.inbox_slots.next_power_of_two().trailing_zeros(),
             largest,
+            by_class: by_class(extent_bytes, words_per_extent),
         })
     }
 
@@ -177,6 +188,7 @@ impl Geometry {
                 endpoints: endpoints as u16,
                 inbox_shift: inbox_shift as u32,
                 largest,
+                by_class: by_class(extent_bytes, words_per_extent as u32),
             }),
             _ => Err(GeometryError::Header),
         }
@@ -208,22 +220,26 @@ impl Geometry {
 
     /// Hold words of each extent.
     #[must_use]
+    #[inline]
     pub fn words_per_extent(&self) -> u32 {
         self.words_per_extent
     }
 
     /// The largest endpoint number.
     #[must_use]
+    #[inline]
     pub fn endpoints(&self) -> u16 {
         self.endpoints
     }
 
     /// Messages that fit an inbox.
     #[must_use]
+    #[inline]
     pub fn inbox_slots(&self) -> u64 {
         1 << self.inbox_shift
     }
 
+    #[inline]
     pub(crate) fn inbox_shift(&self) -> u32 {
         self.inbox_shift
     }
@@ -234,6 +250,7 @@ impl Geometry {
         self.largest.size()
     }
 
+    #[inline]
     pub(crate) fn largest_class(&self) -> Class {
         self.largest
     }
@@ -241,13 +258,13 @@ impl Geometry {
     /// How many neighbouring extents a block of this class takes.
     #[inline]
     pub(crate) fn span(&self, class: Class) -> u32 {
-        let size = class.size() as u64;
-        if size <= self.extent_bytes { 1 } else { size.div_ceil(self.extent_bytes) as u32 }
+        self.by_class[class.index()].span
     }
 
     /// Blocks of one extent bound to `class`; one for a run.
+    #[inline]
     pub(crate) fn blocks_in_extent(&self, class: Class) -> u32 {
-        ((self.extent_bytes / class.size() as u64) as u32).clamp(1, self.words_per_extent)
+        self.by_class[class.index()].blocks
     }
 
     /// Classes whose blocks step in before an extent is bound in a pool that has few left: at most twice the size.
@@ -262,26 +279,32 @@ impl Geometry {
     }
 
     /// Distance between the words of neighbouring blocks: 64 bytes where there is room.
+    #[inline]
     fn spread(&self, class: Class) -> u32 {
-        if self.blocks_in_extent(class) * 4 <= self.words_per_extent { 4 } else { 1 }
+        self.by_class[class.index()].spread
     }
 
     /// Block number from extent and index.
+    #[inline]
     pub(crate) fn block(&self, extent: u32, index: u32) -> BlockId {
         BlockId::new(extent * self.words_per_extent + index)
     }
 
     /// Extent and index of a block number; `None` if there is no such extent.
+    #[inline]
     pub(crate) fn split(&self, block: BlockId) -> Option<(u32, u32)> {
-        let (extent, index) = (block.get() / self.words_per_extent, block.get() % self.words_per_extent);
+        let shift = self.words_per_extent.trailing_zeros(); // a power of two
+        let (extent, index) = (block.get() >> shift, block.get() & (self.words_per_extent - 1));
         (extent < self.extents).then_some((extent, index))
     }
 
+    #[inline]
     fn exists(&self, extent: u32, index: u32, class: Class) -> bool {
         extent < self.extents && self.span(class) <= self.extents - extent && index < self.blocks_in_extent(class)
     }
 
     /// Place of a block's hold word; `None` if an extent of that class has no such block.
+    #[inline]
     pub(crate) fn word_at(&self, extent: u32, index: u32, class: Class) -> Option<usize> {
         let ok = self.exists(extent, index, class);
         ok.then(|| (extent * self.words_per_extent + index * self.spread(class)) as usize)
@@ -294,17 +317,20 @@ impl Geometry {
     }
 
     /// Offset of a block's bytes in the payload; `None` as above.
+    #[inline]
     pub(crate) fn payload_at(&self, extent: u32, index: u32, class: Class) -> Option<usize> {
         let ok = self.exists(extent, index, class);
         ok.then(|| extent as usize * self.extent_bytes as usize + index as usize * class.size())
     }
 
     /// 64-bit words of the free index per extent.
+    #[inline]
     pub(crate) fn leaves_per_extent(&self) -> u32 {
         self.words_per_extent.div_ceil(64)
     }
 
     /// 64-bit words of the summary per extent.
+    #[inline]
     pub(crate) fn summaries_per_extent(&self) -> u32 {
         self.leaves_per_extent().div_ceil(64)
     }
@@ -344,6 +370,17 @@ pub(crate) struct Layout {
     pub lengths: usize,
     pub words: usize,
     pub end: usize,
+}
+
+fn by_class(extent_bytes: u64, words: u32) -> [InClass; Class::COUNT] {
+    let mut table = [InClass::default(); Class::COUNT];
+    for (k, entry) in table.iter_mut().enumerate() {
+        let size = Class::from_index(k as u64).map_or(u64::MAX, |class| class.size() as u64);
+        let blocks = ((extent_bytes / size) as u32).clamp(1, words);
+        let spread = if blocks * 4 <= words { 4 } else { 1 };
+        *entry = InClass { blocks, spread, span: size.div_ceil(extent_bytes) as u32 };
+    }
+    table
 }
 
 fn largest_within(bytes: u64) -> Class {

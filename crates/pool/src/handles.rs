@@ -4,130 +4,230 @@
 //!   Member::alloc ─▶ BlockMut ── freeze ──▶ Block ── clone (local count) ──▶ Block …  ── last drop ──▶ given back
 //!                       └── expose ──▶ Exposed (raw pointer, for foreign writers) ── unsafe share ──▶ Block
 //! ```
+//! A handle is a [`Hold`]: one pointer to what this process knows about the block (see [`crate::entries`]), and a share
+//! in its member. Nothing is allocated for it, and a handle that goes back to the magazine stays ready for the next
+//! allocation.
 //!
 //! # Safety
 //! The bytes of a block lie in memory that other processes map. References to them are made under this contract of the
 //! pool, which every member's own code keeps by its types:
 //! * a block is written by its allocator only, before it is frozen (`BlockMut`, not `Clone`, is the only lane then);
 //! * from `freeze` on nobody writes, until every holder has given it back;
-//! * this process holds the block (its lane is in the word) as long as a [`Hold`] lives, so nobody can allocate it anew.
+//! * this process holds the block as long as a handle of it lives (its lanes in the word are never fewer than the handles
+//!   that do not share one, see [`crate::entries`]), so nobody can allocate it anew.
 //!
 //! A *hostile* member can write to memory that it has mapped writable, and break this for its peers; so can a daemon
 //! that reaps a living process. No type in this process can prevent that. It is contained by admitting readers with a
 //! read-only payload, by one pool per tenant, and by never taking a block's bytes as true without checking them.
 #![allow(unsafe_code)]
 
+use crate::class::Class;
+use crate::entries::Entry;
 use crate::ids::BlockId;
 use crate::member::Inner;
+use std::cell::UnsafeCell;
+use std::fmt;
+use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-/// One lane of this process in a block's word; given back on drop.
-#[derive(Debug)]
+/// What every handle is made of: one pointer, and a share in the member that owns the entry. Dropping it gives nothing
+/// back: the handles do.
 pub(crate) struct Hold {
-    member: Arc<Inner>,
-    block: BlockId,
-    /// `len` bytes from here lie within the payload mapping, which `member` keeps alive.
-    base: NonNull<u8>,
-    len: usize,
-    armed: bool,
+    /// In the tables of a member of which this hold owns one `Arc` count.
+    entry: NonNull<Entry<Inner>>,
 }
 
-// SAFETY: a lane belongs to the process, not to a thread; the pointer is into memory that is mapped for the whole
-// process, and reading through a shared `Hold` is reading frozen bytes (see the module's contract).
+// SAFETY: a lane belongs to the process, not to a thread; an entry is made of atomics, its owner is `Sync`, and the
+// bytes that it names are frozen or exclusively ours (see the module's contract).
 unsafe impl Send for Hold {}
 // SAFETY: as above; `&Hold` allows reading only.
 unsafe impl Sync for Hold {}
 
 impl Hold {
     /// Wraps a lane that this member has just got. `None` (and the lane is given back) if the metadata says that the
-    /// block lies nowhere.
-    pub(crate) fn new(member: &Arc<Inner>, block: BlockId) -> Option<Self> {
-        let found = member.shared.bytes_of(block).and_then(|(offset, len)| {
-            let base = member.shared.payload.range(offset, len).ok()?;
-            Some((base, len))
+    /// block lies nowhere. `alone`: it is the only lane in the block's word.
+    #[inline]
+    pub fn new(member: &Arc<Inner>, block: BlockId, alone: bool) -> Option<Self> {
+        let found = member.shared.bytes_of(block).and_then(|(place, offset, len)| {
+            let base = member.shared.payload.range(offset, place.class.size()).ok()?;
+            let entry = member.entries.of(block, Arc::as_ptr(member))?;
+            entry.fill(place.class, base.as_ptr(), len, alone);
+            Some(entry)
         });
-        match found {
-            Some((base, len)) => Some(Self { member: Arc::clone(member), block, base, len, armed: true }),
-            None => {
-                member.give_back(block);
-                None
-            }
-        }
+        let Some(entry) = found else {
+            member.release(block);
+            return None;
+        };
+        let hold = Self { entry: NonNull::from(entry) };
+        let _owned_by_the_hold = Arc::into_raw(Arc::clone(member));
+        Some(hold)
     }
 
-    pub(crate) fn block(&self) -> BlockId {
-        self.block
+    #[inline]
+    fn entry(&self) -> &Entry<Inner> {
+        // SAFETY: entries stay where they are as long as their member lives, and this hold owns a share in it.
+        unsafe { self.entry.as_ref() }
     }
 
-    pub(crate) fn belongs_to(&self, member: &Arc<Inner>) -> bool {
-        Arc::ptr_eq(&self.member, member)
+    /// The member that holds the block.
+    #[inline]
+    pub fn member(&self) -> &Inner {
+        // SAFETY: the owner of the entry, alive as in `entry`.
+        unsafe { &*self.entry().owner() }
     }
 
-    /// The lane has become a message: nothing to give back.
-    pub(crate) fn disarm(mut self) {
-        self.armed = false;
+    #[inline]
+    pub fn block(&self) -> BlockId {
+        self.entry().block
     }
 
+    #[inline]
+    pub fn class(&self) -> Class {
+        self.entry().class()
+    }
+
+    /// Whether nobody else can hold the block; `false` where that is not known.
+    #[inline]
+    pub fn is_alone(&self) -> bool {
+        self.entry().is_alone()
+    }
+
+    /// Somebody else is about to hold the block, too.
+    #[inline]
+    pub fn shared(&self) {
+        self.entry().set_alone(false);
+    }
+
+    /// The same block, used for `len` bytes. No more than the block has, whatever is asked.
+    #[inline]
+    pub fn sized(self, len: usize) -> Self {
+        let entry = self.entry();
+        let len = len.min(entry.class().size());
+        entry.set_len(len);
+        entry.set_alone(true); // a fresh or a spare block
+        self.member().shared.set_len(entry.block, len);
+        self
+    }
+
+    /// For one handle more.
+    #[inline]
+    fn another(&self) -> Self {
+        self.entry().add();
+        // SAFETY: the pointer is that of the `Arc` of which this hold owns a count.
+        unsafe { Arc::increment_strong_count(self.entry().owner()) };
+        Self { entry: self.entry }
+    }
+
+    /// The handle is gone, and whatever became of its lane, it is not ours to give back.
+    #[inline]
+    pub fn end(self) {
+        // SAFETY: as above; the count that this hold owned ends here, with the hold.
+        drop(unsafe { Arc::from_raw(self.entry().owner()) });
+    }
+
+    /// Gives the lane back to the pool.
+    pub fn release(self) {
+        self.member().release(self.block());
+        self.end();
+    }
+
+    /// Puts the block into its member's magazine; back again if there is no room.
+    #[inline]
+    pub fn stow(self) -> Option<Self> {
+        let owner = self.entry().owner();
+        // SAFETY: the member lives as long as the share in `self`. Where `self` comes back, that is as long as this
+        // function. Where it is kept, it lies behind the magazine's `TryCell`, and whoever takes it out to drop it gets
+        // there only after the cell was given back, which is the last time that the magazine is touched here.
+        let magazine = unsafe { &(*owner).magazine };
+        magazine.push(self).err()
+    }
+
+    #[inline]
     fn bytes(&self) -> &[u8] {
-        // SAFETY: base and len lie within the mapping (see `base`), the block is held and nobody writes to it: it is
+        let entry = self.entry();
+        // SAFETY: base was filled with an address from which the block's whole class lies within the payload mapping,
+        // which the member keeps alive, and len is at most that. The block is held and nobody writes to it: it is
         // frozen, or exclusively ours and borrowed here. Mapped shared memory is initialised. By the module's contract.
-        unsafe { std::slice::from_raw_parts(self.base.as_ptr(), self.len) }
+        unsafe { std::slice::from_raw_parts(entry.base(), entry.len()) }
     }
-}
 
-impl Drop for Hold {
-    fn drop(&mut self) {
-        if self.armed {
-            self.member.give_back(self.block);
-        }
+    fn show(&self, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let entry = self.entry();
+        f.debug_struct(name).field("id", &entry.block).field("len", &entry.len()).finish()
     }
 }
 
 /// A block that only this handle can reach: to be written, then frozen. At least 64-byte aligned (a page from 4 KiB
 /// on). Its bytes are whatever the last user of the memory left there.
-#[derive(Debug)]
 pub struct BlockMut {
-    hold: Hold,
+    hold: ManuallyDrop<Hold>,
 }
 
 impl BlockMut {
+    #[inline]
     pub(crate) fn new(hold: Hold) -> Self {
-        Self { hold }
+        Self { hold: ManuallyDrop::new(hold) }
+    }
+
+    #[inline]
+    fn into_hold(self) -> Hold {
+        let mut this = ManuallyDrop::new(self);
+        // SAFETY: `this` is never used or dropped again, so the hold is taken exactly once.
+        unsafe { ManuallyDrop::take(&mut this.hold) }
     }
 
     /// Which block.
     #[must_use]
     pub fn id(&self) -> BlockId {
-        self.hold.block
+        self.hold.block()
     }
 
     /// Ends the writing: from now on the block is read-only, here and everywhere.
     #[must_use]
+    #[inline]
     pub fn freeze(self) -> Block {
-        Block { hold: Arc::new(self.hold) }
+        Block::from_hold(self.into_hold())
     }
 
     /// Gives up the guarantees, for a foreign writer that needs a pointer and tells later when it has finished.
     #[must_use]
     pub fn expose(self) -> Exposed {
-        Exposed { hold: Arc::new(self.hold) }
+        Exposed { block: self.freeze() }
+    }
+}
+
+impl Drop for BlockMut {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: this is the drop, nothing uses the hold afterwards.
+        let hold = unsafe { ManuallyDrop::take(&mut self.hold) };
+        Inner::keep_or_release(hold);
     }
 }
 
 impl Deref for BlockMut {
     type Target = [u8];
+    #[inline]
     fn deref(&self) -> &[u8] {
         self.hold.bytes()
     }
 }
 
 impl DerefMut for BlockMut {
+    #[inline]
     fn deref_mut(&mut self) -> &mut [u8] {
         // SAFETY: within the mapping as for `bytes`; writable, since allocation is refused on a read-only payload;
         // exclusive, since `self` is the only handle to the only lane and is mutably borrowed.
-        unsafe { std::slice::from_raw_parts_mut(self.hold.base.as_ptr(), self.hold.len) }
+        unsafe { std::slice::from_raw_parts_mut(self.hold.entry().base(), self.hold.entry().len()) }
+    }
+}
+
+impl fmt::Debug for BlockMut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.hold.show("BlockMut", f)
     }
 }
 
@@ -135,32 +235,33 @@ impl DerefMut for BlockMut {
 /// block; this process' lane is given back when the last [`Exposed`] and [`Block`] of it are gone.
 #[derive(Debug, Clone)]
 pub struct Exposed {
-    hold: Arc<Hold>,
+    /// Never read through as long as the foreign writer may write.
+    block: Block,
 }
 
 impl Exposed {
     /// The first byte; valid for [`Exposed::len`] bytes while any handle of the block lives.
     #[must_use]
     pub fn as_ptr(&self) -> NonNull<u8> {
-        self.hold.base
+        NonNull::new(self.block.hold.entry().base()).unwrap_or(NonNull::dangling()) // filled, never null
     }
 
     /// Bytes.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.hold.len
+        self.block.hold.entry().len()
     }
 
     /// Whether there are no bytes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.hold.len == 0
+        self.len() == 0
     }
 
     /// Which block.
     #[must_use]
     pub fn id(&self) -> BlockId {
-        self.hold.block
+        self.block.id()
     }
 
     /// A readable handle.
@@ -170,39 +271,67 @@ impl Exposed {
     /// [`Exposed::as_ptr`]. Reading through it remains fine.
     #[must_use]
     pub unsafe fn share(&self) -> Block {
-        Block { hold: Arc::clone(&self.hold) }
+        self.block.clone()
     }
 }
 
 /// A frozen block. Clones are a local count; the pool's word counts this process once.
-#[derive(Debug, Clone)]
 pub struct Block {
-    hold: Arc<Hold>,
+    hold: ManuallyDrop<Hold>,
 }
 
 impl Block {
+    #[inline]
     pub(crate) fn from_hold(hold: Hold) -> Self {
-        Self { hold: Arc::new(hold) }
+        Self { hold: ManuallyDrop::new(hold) }
     }
 
+    #[inline]
     pub(crate) fn hold(&self) -> &Hold {
         &self.hold
     }
 
-    /// The lane itself if this is the only local handle.
+    /// The lane itself if this is its only local handle.
+    #[inline]
     pub(crate) fn into_sole(self) -> Result<Hold, Block> {
-        Arc::try_unwrap(self.hold).map_err(|hold| Block { hold })
+        if !self.hold.entry().is_sole() {
+            return Err(self);
+        }
+        let mut this = ManuallyDrop::new(self);
+        // SAFETY: `this` is never used or dropped again, so the hold is taken exactly once.
+        Ok(unsafe { ManuallyDrop::take(&mut this.hold) })
     }
 
     /// Which block. Numbers are reused: equal ids at different times may be different contents.
     #[must_use]
     pub fn id(&self) -> BlockId {
-        self.hold.block
+        self.hold.block()
+    }
+}
+
+impl Clone for Block {
+    #[inline]
+    fn clone(&self) -> Self {
+        Self::from_hold(self.hold.another())
+    }
+}
+
+impl Drop for Block {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: this is the drop, nothing uses the hold afterwards.
+        let hold = unsafe { ManuallyDrop::take(&mut self.hold) };
+        if hold.entry().leave() {
+            hold.end();
+        } else {
+            Inner::keep_or_release(hold);
+        }
     }
 }
 
 impl Deref for Block {
     type Target = [u8];
+    #[inline]
     fn deref(&self) -> &[u8] {
         self.hold.bytes()
     }
@@ -211,5 +340,57 @@ impl Deref for Block {
 impl AsRef<[u8]> for Block {
     fn as_ref(&self) -> &[u8] {
         self.hold.bytes()
+    }
+}
+
+impl fmt::Debug for Block {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.hold.show("Block", f)
+    }
+}
+
+/// A value that one thread at a time may use, for a few instructions. Taking it is one atomic step, giving it back a
+/// plain store; a mutex of the library needs an atomic step for each.
+pub(crate) struct TryCell<T> {
+    taken: AtomicBool,
+    value: UnsafeCell<T>,
+}
+
+// SAFETY: `with` lets one thread at a time reach the value (`taken`), so sharing the cell is sending the value around.
+unsafe impl<T: Send> Sync for TryCell<T> {}
+
+impl<T> TryCell<T> {
+    pub fn new(value: T) -> Self {
+        Self { taken: AtomicBool::new(false), value: UnsafeCell::new(value) }
+    }
+
+    /// Uses the value; `None` if another thread is at it. `what` must neither wait nor come back to this cell (it would
+    /// get `None`).
+    #[inline]
+    pub fn with<R>(&self, what: impl FnOnce(&mut T) -> R) -> Option<R> {
+        struct GiveBack<'c>(&'c AtomicBool);
+        impl Drop for GiveBack<'_> {
+            #[inline]
+            fn drop(&mut self) {
+                self.0.store(false, Ordering::Release);
+            }
+        }
+        if self.taken.swap(true, Ordering::Acquire) {
+            return None;
+        }
+        let _give_back = GiveBack(&self.taken); // also if `what` panics
+        // SAFETY: `taken` was false and is true now by our own step, so until `give_back` is dropped (after this use)
+        // nobody else gets here; Acquire and Release order our use after the last one.
+        Some(what(unsafe { &mut *self.value.get() }))
+    }
+
+    /// Uses the value, after waiting for the thread that is at it.
+    pub fn wait_with<R>(&self, mut what: impl FnMut(&mut T) -> R) -> R {
+        loop {
+            if let Some(result) = self.with(&mut what) {
+                return result;
+            }
+            std::thread::yield_now();
+        }
     }
 }

@@ -21,6 +21,7 @@
 //! | `region` | the metadata as arrays; every index is checked there |
 //! | `blocks`, `send`, `receive`, `reap`, `retire` | the operations, each with its steps and what a kill leaves behind |
 //! | `pool`, `steward`, `room`, `proxy` | create and open; what the daemon does: admit, reap, make room, work for others |
+//! | `entries`, `magazine` | a process' private books: its blocks and handles, spare blocks |
 //! | `member`, `receiver`, `handles` | what a process uses: `Member`, `Receiver`, `BlockMut`, `Block` |
 //!
 //! # Who does what
@@ -74,7 +75,11 @@ pub use receive::RecvError;
 pub use send::{Pass, SendFailure};
 
 #[cfg(not(loom))]
+mod entries;
+#[cfg(not(loom))]
 mod handles;
+#[cfg(not(loom))]
+mod magazine;
 #[cfg(not(loom))]
 mod member;
 #[cfg(not(loom))]

@@ -1,21 +1,18 @@
 //! What a process does in the pool: allocate and send, from any thread.
 
-use crate::blocks::Cursor;
 use crate::class::Class;
+use crate::entries::Entries;
 use crate::handles::{Block, BlockMut, Hold};
 use crate::ids::{BlockId, EndpointRef};
+use crate::magazine::Magazine;
 use crate::pool::Shared;
 use crate::send::{Pass, SendFailure};
 use crate::sync::Ordering;
 use baton_shm::Access;
+use std::fmt;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, PoisonError};
-
-/// Blocks smaller than this are kept in a private magazine for the next allocation.
-const MAGAZINE_BELOW: usize = 64 << 10;
-/// At most as many per class, and no more than a few times [`MAGAZINE_BELOW`] bytes.
-const MAGAZINE_MOST: usize = 64;
 
 /// Why there is no block.
 #[derive(Debug, thiserror::Error)]
@@ -101,40 +98,46 @@ impl Channel {
 }
 
 /// One endpoint of this process. Clones are the same endpoint; all methods work from any thread.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Member {
     pub(crate) inner: Arc<Inner>,
+    _tenure: Arc<Tenure>,
 }
 
-#[derive(Debug)]
+/// What the handles of one endpoint share.
 pub(crate) struct Inner {
     pub shared: Arc<Shared>,
     pub me: EndpointRef,
-    store: Mutex<Store>,
+    /// What handles point to.
+    pub entries: Entries<Inner>,
+    pub magazine: Magazine,
     refused: AtomicU64,
 }
 
-/// Spare blocks (their words already say "mine") and where to look for more, per class.
-#[derive(Debug)]
-struct Store {
-    spare: Vec<Vec<BlockId>>,
-    cursors: Vec<Cursor>,
+/// Ends with the last `Member` or receiver: then nothing may stay behind in the magazine (whose blocks keep `Inner`
+/// alive).
+struct Tenure(Arc<Inner>);
+
+impl Drop for Tenure {
+    fn drop(&mut self) {
+        for hold in self.0.magazine.close() {
+            hold.release();
+        }
+    }
 }
 
-/// How many spare blocks of a class are worth keeping.
-fn keep(class: Class) -> usize {
-    if class.size() < MAGAZINE_BELOW { (2 * MAGAZINE_BELOW / class.size()).min(MAGAZINE_MOST) } else { 0 }
+impl fmt::Debug for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Member").field("endpoint", &self.inner.me).finish_non_exhaustive()
+    }
 }
 
 impl Member {
     pub(crate) fn new(shared: Arc<Shared>, me: EndpointRef) -> Self {
-        // Members start to look at different places, so that they do not fight over the same hint words.
-        let seed = u32::from(me.id.get()).wrapping_mul(0x9E37_79B1) >> 8;
-        let store = Store {
-            spare: vec![Vec::new(); Class::COUNT],
-            cursors: vec![Cursor::scattered(seed); Class::COUNT],
-        };
-        Self { inner: Arc::new(Inner { shared, me, store: Mutex::new(store), refused: AtomicU64::new(0) }) }
+        let entries = Entries::new(&shared.region.geometry);
+        let inner =
+            Arc::new(Inner { shared, me, entries, magazine: Magazine::new(me), refused: AtomicU64::new(0) });
+        Self { _tenure: Arc::new(Tenure(Arc::clone(&inner))), inner }
     }
 
     /// Which endpoint this is.
@@ -153,7 +156,7 @@ impl Member {
     /// The spare blocks in this endpoint's magazine: held according to the pool, in nobody's hands.
     #[must_use]
     pub fn spare_blocks(&self) -> Vec<BlockId> {
-        self.inner.store().spare.iter().flatten().copied().collect()
+        self.inner.magazine.blocks()
     }
 
     /// A block of `len` bytes, held by this endpoint alone. Never blocks.
@@ -172,10 +175,13 @@ impl Member {
         let class = Class::for_len(len)
             .filter(|class| *class <= geometry.largest_class())
             .ok_or(AllocError::TooLarge { len, largest: geometry.largest_block() })?;
-        let taken = inner.store().take(inner, class); // its lock ends here: the report below looks at every block
-        let block = taken.ok_or_else(|| inner.shared.exhausted(len))?;
-        inner.shared.set_len(block, len);
-        Hold::new(inner, block).map(BlockMut::new).ok_or_else(|| inner.shared.exhausted(len))
+        if let Some(hold) = inner.magazine.pop(class) {
+            return Ok(BlockMut::new(hold.sized(len)));
+        }
+        match inner.magazine.take(inner, class) {
+            Some(hold) => Ok(BlockMut::new(hold.sized(len))),
+            None => Err(inner.shared.exhausted(len)),
+        }
     }
 
     /// Hands a block over: moves this process' lane if `block` is its only local handle, adds the receiver otherwise.
@@ -209,21 +215,24 @@ impl Member {
         block: Block,
         send: impl FnOnce(BlockId, Pass) -> Result<(bool, u32), SendFailure>,
     ) -> Result<u32, SendError> {
-        if !block.hold().belongs_to(&self.inner) {
+        if !std::ptr::eq(block.hold().member(), &*self.inner) {
             return Err(SendError { block, reason: SendFailure::NotHolder });
         }
         let result = match block.into_sole() {
             Ok(hold) => match send(hold.block(), Pass::Move) {
                 Ok(sent) => {
-                    hold.disarm();
+                    hold.end(); // its lane has become the message
                     Ok(sent)
                 }
                 Err(reason) => Err(SendError { block: Block::from_hold(hold), reason }),
             },
-            Err(block) => match send(block.id(), Pass::Share) {
-                Ok(sent) => Ok(sent),
-                Err(reason) => Err(SendError { block, reason }),
-            },
+            Err(block) => {
+                block.hold().shared();
+                match send(block.id(), Pass::Share) {
+                    Ok(sent) => Ok(sent),
+                    Err(reason) => Err(SendError { block, reason }),
+                }
+            }
         };
         let (wake, dropped) = result?;
         if wake {
@@ -234,10 +243,6 @@ impl Member {
 }
 
 impl Inner {
-    fn store(&self) -> std::sync::MutexGuard<'_, Store> {
-        self.store.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// A reader has no use for spare blocks: it would only keep them from the others.
     fn may_allocate(&self) -> bool {
         self.shared.payload.access() == Access::ReadWrite
@@ -247,71 +252,29 @@ impl Inner {
         self.shared.region.is_admitted(self.me)
     }
 
-    /// Gives back one lane, or keeps the block as a spare one.
-    pub fn give_back(&self, block: BlockId) {
-        let region = &self.shared.region;
-        if self.may_allocate()
-            && let Some(place) = region.place(block)
-        {
-            let mut store = self.store();
-            let spare = &mut store.spare[place.class.index()];
-            if spare.len() < keep(place.class) && region.is_sole_holder(self.me.id, block) {
-                spare.push(block);
-                return;
-            }
+    /// The last handle of a lane is gone: keeps the block as a spare one, or gives the lane back.
+    #[inline]
+    pub fn keep_or_release(hold: Hold) {
+        let member = hold.member();
+        let keeps = Magazine::keeps(hold.class())
+            && member.may_allocate()
+            && !member.shared.region.somebody_waits()
+            && (hold.is_alone() || member.is_alone(hold.block()));
+        let rest = if keeps { hold.stow() } else { Some(hold) };
+        if let Some(hold) = rest {
+            hold.release();
         }
-        if region.release(self.me.id, block).is_err() {
+    }
+
+    fn is_alone(&self, block: BlockId) -> bool {
+        let region = &self.shared.region;
+        region.place(block).is_some_and(|place| region.is_sole_holder(self.me.id, place))
+    }
+
+    /// Gives one lane back to the pool.
+    pub fn release(&self, block: BlockId) {
+        if self.shared.region.release(self.me.id, block).is_err() {
             self.refused.fetch_add(1, Ordering::Relaxed);
         }
-    }
-}
-
-impl Drop for Inner {
-    /// The last handle of this endpoint is gone: nothing may stay behind in the magazine.
-    fn drop(&mut self) {
-        let store = self.store.get_mut().unwrap_or_else(PoisonError::into_inner);
-        for block in store.spare.iter_mut().flat_map(|spare| spare.drain(..)) {
-            let _ = self.shared.region.release(self.me.id, block);
-        }
-    }
-}
-
-impl Store {
-    /// A block of the class, or of a larger one if nothing else is left. Different sizes compete for extents, so a
-    /// fresh extent is bound lavishly only while a quarter of them is unbound; below that a somewhat larger block is
-    /// taken first (at most twice the size), and any larger one at last.
-    fn take(&mut self, inner: &Inner, class: Class) -> Option<BlockId> {
-        let region = &inner.shared.region;
-        if let Some(block) = self.spare[class.index()].pop() {
-            return Some(block);
-        }
-        let reserve = region.geometry.extents() / 4;
-        if self.refill(inner, class) || (region.bind_one(class, reserve) && self.refill(inner, class)) {
-            return self.spare[class.index()].pop();
-        }
-        if let Some(block) =
-            region.geometry.a_little_larger(class).find_map(|class| self.take_one(inner, class))
-        {
-            return Some(block);
-        }
-        if region.bind_one(class, 0) && self.refill(inner, class) {
-            return self.spare[class.index()].pop();
-        }
-        region.geometry.much_larger(class).find_map(|class| self.take_one(inner, class))
-    }
-
-    fn refill(&mut self, inner: &Inner, class: Class) -> bool {
-        let want = (keep(class) / 2).clamp(1, 32) as u32;
-        let (spare, cursor) = (&mut self.spare[class.index()], &mut self.cursors[class.index()]);
-        inner.shared.region.take(inner.me.id, class, want, cursor, spare)
-    }
-
-    fn take_one(&mut self, inner: &Inner, class: Class) -> Option<BlockId> {
-        if let Some(block) = self.spare[class.index()].pop() {
-            return Some(block);
-        }
-        let mut got = Vec::with_capacity(1);
-        inner.shared.region.take(inner.me.id, class, 1, &mut self.cursors[class.index()], &mut got);
-        got.pop()
     }
 }

@@ -5,7 +5,7 @@ use crate::ids::{BlockId, EndpointId, EndpointRef, PoolId};
 use crate::member::{AllocError, Member};
 use crate::receive::Head;
 use crate::receiver::Receiver;
-use crate::region::{DOOR_WORDS, POOL_DOOR_WORDS, Region, STATE_LIVE};
+use crate::region::{DOOR_WORDS, POOL_DOOR_WORDS, Place, Region, STATE_LIVE};
 use crate::slot::Slot;
 use crate::sync::{AtomicU64, Ordering};
 use baton_shm::{Access, Mapping, OutOfRange};
@@ -127,6 +127,7 @@ pub(crate) struct Shared {
 
 impl Shared {
     /// Writes down how many bytes of the block are used. Called by its allocator only, before anybody else gets it.
+    #[inline]
     pub fn set_len(&self, block: BlockId, len: usize) {
         if let Some(cell) = self.region.lengths.get(block.get() as usize) {
             cell.store(u32::try_from(len).unwrap_or(u32::MAX), Ordering::Relaxed);
@@ -152,13 +153,14 @@ impl Shared {
         AllocError::Exhausted { len, in_use, total: region.geometry.payload_bytes(), holder, holder_bytes }
     }
 
-    /// Offset and length of a block's bytes. The length in memory is a claim and never reaches beyond the block.
-    pub fn bytes_of(&self, block: BlockId) -> Option<(usize, usize)> {
+    /// Place, offset and length of a block's bytes. The length in memory is a claim and never reaches beyond the block.
+    #[inline]
+    pub fn bytes_of(&self, block: BlockId) -> Option<(Place, usize, usize)> {
         let place = self.region.place(block)?;
         let (extent, index) = self.region.geometry.split(block)?;
         let offset = self.region.geometry.payload_at(extent, index, place.class)?;
         let len = self.region.lengths.get(block.get() as usize)?.load(Ordering::Relaxed) as usize;
-        Some((offset, len.min(place.class.size())))
+        Some((place, offset, len.min(place.class.size())))
     }
 }
 

@@ -44,6 +44,8 @@ pub struct Head {
     patience: u32,
     /// Hints skipped so far.
     pub(crate) skipped: u64,
+    /// Whether the block received last has no other holder.
+    pub(crate) alone: bool,
 }
 
 enum Found {
@@ -58,7 +60,7 @@ impl Head {
     /// Starts where the daemon says that this life of the endpoint starts (`head0`), not at the tail: senders may have
     /// been faster.
     pub fn new(me: EndpointId, head0: u64, patience: u32) -> Self {
-        Self { me, position: head0, patience, skipped: 0 }
+        Self { me, position: head0, patience, skipped: 0, alone: false }
     }
 }
 
@@ -104,7 +106,7 @@ impl Region {
         Err(RecvError::Disturbed)
     }
 
-    fn accept(&self, head: &Head, place: Place, slot: Slot) -> Found {
+    fn accept(&self, head: &mut Head, place: Place, slot: Slot) -> Found {
         let cell = self.word(place);
         let mut looks = 0;
         for _ in 0..TRIES {
@@ -114,7 +116,9 @@ impl Region {
             }
             if let Some(i) = word.find(Lane::inbox(head.me)) {
                 kill_point!(BeforeAccept);
-                if Word::swap(cell, word, word.with(i, Lane::holder(head.me))).is_ok() {
+                let accepted = word.with(i, Lane::holder(head.me));
+                if Word::swap(cell, word, accepted).is_ok() {
+                    head.alone = accepted.is_held_only_by(head.me);
                     kill_point!(AfterAccept);
                     return self.accepted(head, place).map_or(Found::Stale, Found::Accepted);
                 }
@@ -168,6 +172,7 @@ impl Region {
             };
             if Word::swap(cell, word, next).is_ok() {
                 if accepts {
+                    head.alone = false;
                     accepted = self.accepted(head, place);
                 }
                 break;

@@ -55,7 +55,7 @@ impl Receiver {
                 return Ok(None);
             };
             // Both are always there unless the metadata was scribbled over; then the block is given back.
-            if let (Some(hold), Some(from)) = (Hold::new(&self.member.inner, block), from) {
+            if let (Some(hold), Some(from)) = (Hold::new(&self.member.inner, block, self.head.alone), from) {
                 return Ok(Some(Delivery { block: Block::from_hold(hold), from }));
             }
         }

@@ -98,58 +98,72 @@ pub struct Endpoint<'r> {
 
 impl<'r> Endpoint<'r> {
     /// One of the `STATE_` values, or garbage.
+    #[inline]
     pub fn state(self) -> &'r AtomicU64 {
         &self.words[0]
     }
     /// How often this number was reaped.
+    #[inline]
     pub fn incarnation(self) -> &'r AtomicU64 {
         &self.words[1]
     }
     /// Where the next owner starts to read.
+    #[inline]
     pub fn head0(self) -> &'r AtomicU64 {
         &self.words[2]
     }
     /// Process id.
+    #[inline]
     pub fn pid(self) -> &'r AtomicU64 {
         &self.words[3]
     }
     /// Start time of the process.
+    #[inline]
     pub fn start_time(self) -> &'r AtomicU64 {
         &self.words[4]
     }
     /// Hint: the next slot to claim.
+    #[inline]
     pub fn tail(self) -> &'r AtomicU64 {
         &self.words[16]
     }
     /// Bytes that it may hold, 0 for no limit.
+    #[inline]
     pub fn quota_bytes(self) -> &'r AtomicU64 {
         &self.words[5]
     }
     /// Number of its [`EndpointKind`](crate::EndpointKind).
+    #[inline]
     pub fn kind(self) -> &'r AtomicU64 {
         &self.words[6]
     }
     /// One of its statistics; any thread of the owner counts.
+    #[inline]
     pub fn count(self, what: Count) -> &'r AtomicU64 {
         &self.words[40 + what as usize]
     }
     /// Not 0 while the receiver is (about to be) asleep; see `door`.
+    #[inline]
     pub fn sleeping(self) -> &'r AtomicU32 {
         &self.doors[0]
     }
     /// Raised when a slot was emptied while somebody waited for that.
+    #[inline]
     pub fn room(self) -> &'r AtomicU32 {
         &self.doors[DOOR_WORDS / 2]
     }
     /// How many wait for room. A hint: who dies waiting leaves it raised, which costs its receivers a system call each.
+    #[inline]
     pub fn room_waiters(self) -> &'r AtomicU32 {
         &self.doors[DOOR_WORDS / 2 + 1]
     }
     /// The name shown.
+    #[inline]
     pub fn name(self) -> &'r [AtomicU64] {
         &self.words[24..32]
     }
     /// The name of the inbox.
+    #[inline]
     pub fn inbox_name(self) -> &'r [AtomicU64] {
         &self.words[32..40]
     }
@@ -166,16 +180,25 @@ impl Region {
     }
 
     /// Raised when a block became free while somebody waited for that.
+    #[inline]
     pub fn freed(&self) -> &AtomicU32 {
         &self.pool_doors[0]
     }
 
     /// How many wait for a free block; as `room_waiters`.
+    #[inline]
     pub fn freed_waiters(&self) -> &AtomicU32 {
         &self.pool_doors[POOL_DOOR_WORDS / 2]
     }
 
+    /// Whether somebody waits for a free block: then nobody keeps spare ones.
+    #[inline]
+    pub fn somebody_waits(&self) -> bool {
+        self.freed_waiters().load(Ordering::Relaxed) != 0
+    }
+
     /// Whether this life of an endpoint may still work: the daemon has not begun to reap it.
+    #[inline]
     pub fn is_admitted(&self, me: EndpointRef) -> bool {
         self.endpoint(me.id).is_some_and(|record| {
             record.incarnation().load(Ordering::Acquire) == u64::from(me.incarnation)

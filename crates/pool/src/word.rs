@@ -99,6 +99,14 @@ impl Word {
         self.0 & ALL_LANES == 0
     }
 
+    /// One lane, of this holder, and no other.
+    #[inline]
+    pub fn is_held_only_by(self, id: EndpointId) -> bool {
+        let lanes = self.0 & ALL_LANES;
+        let at = lanes.trailing_zeros() / LANE_BITS * LANE_BITS; // 0 lanes: beyond the last one, see the comparison
+        lanes != 0 && lanes == Bits::from(id.get()) << at
+    }
+
     /// The low 8 bits of the generation: what a hint remembers.
     #[inline]
     pub fn generation(self) -> u8 {
@@ -119,7 +127,11 @@ impl Word {
     /// The place of such a lane.
     #[inline]
     pub fn find(self, lane: Lane) -> Option<u32> {
-        (0..LANES).find(|i| self.lane(*i) == lane)
+        // Almost always the first or the second: most blocks have one holder or two.
+        if self.lane(0) == lane {
+            return Some(0);
+        }
+        (1..LANES).find(|i| self.lane(*i) == lane)
     }
 
     /// The same with another lane at place `i`.
