@@ -73,6 +73,8 @@ impl Region {
 /// Raises a counter that somebody waits for.
 #[inline]
 fn raise_for(counter: &AtomicU32, waiters: &AtomicU32) {
+    #[cfg(loom)] // as above
+    loom::sync::atomic::fence(Ordering::SeqCst);
     if waiters.load(Ordering::SeqCst) != 0 {
         counter.fetch_add(1, Ordering::SeqCst);
         kill_point!(BeforeKnock);

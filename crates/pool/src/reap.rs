@@ -187,7 +187,9 @@ impl Region {
             swept.blocks.push(block);
             swept.freed += u32::from(word.is_free());
         }
-        if word.is_free() && !self.is_hinted(block) && !mutant!(NoIndexRebuild) {
+        // After a change the hint is set in any case: an allocator may have cleared it and given up because the dead one
+        // held the word, and a mere look at the hint need not see that.
+        if word.is_free() && (changed || !self.is_hinted(block)) && !mutant!(NoIndexRebuild) {
             self.set_hint(block);
         }
     }

@@ -16,7 +16,7 @@ use crate::class::Class;
 use crate::extent::{Extent, Use};
 use crate::geometry::{ENDPOINT_WORDS, Geometry};
 use crate::ids::{BlockId, EndpointId, EndpointRef};
-use crate::sync::{AtomicBits, AtomicU32, AtomicU64, Ordering, Slice};
+use crate::sync::{AtomicBits, AtomicU32, AtomicU64, ExtentCell, Ordering, Slice};
 
 /// Nobody has this number.
 pub const STATE_FREE: u64 = 0;
@@ -63,10 +63,6 @@ pub struct Region {
     pub(crate) doors: Slice<AtomicU32>,
     pub(crate) pool_doors: Slice<AtomicU32>,
 }
-
-/// An extent's word. In the model it is no loom atomic: binding is one compare-and-swap and would only multiply the
-/// schedules.
-pub(crate) type ExtentCell = core::sync::atomic::AtomicU64;
 
 /// A block that exists: number, class and place of its word.
 #[derive(Debug, Clone, Copy)]
@@ -279,7 +275,7 @@ impl Region {
     }
 
     /// A word of an extent, used by its class or not. Both numbers must be within the pool.
-    pub(crate) fn raw_word(&self, number: u32, within: u32) -> &AtomicBits {
+    pub fn raw_word(&self, number: u32, within: u32) -> &AtomicBits {
         &self.words[(number * self.geometry.words_per_extent() + within) as usize]
     }
 
@@ -315,7 +311,7 @@ impl Region {
     /// Hint "this block is free"; may be repeated, may be wrong.
     pub fn set_hint(&self, block: BlockId) {
         let Some((leaf_at, leaf_bit, summary_at, summary_bit)) = self.hint_at(block) else { return };
-        if self.leaves[leaf_at].fetch_or(leaf_bit, Ordering::AcqRel) == 0 {
+        if self.leaves[leaf_at].fetch_or(leaf_bit, Ordering::SeqCst) == 0 {
             self.summaries[summary_at].fetch_or(summary_bit, Ordering::AcqRel);
         }
     }
@@ -345,22 +341,44 @@ impl Region {
 impl Region {
     /// A pool of `blocks` (a power of two, at most 64) whose words start as `word`, three endpoints, inboxes of two.
     pub fn for_model(blocks: u32, word: crate::word::Word) -> Self {
-        let header = [4096, 1, blocks.into(), 3, 1, Class::for_len(64).unwrap().index() as u64];
+        let cell = ExtentCell::Fixed(core::sync::atomic::AtomicU64::new(0));
+        let region = Self::model(Box::new([cell]), blocks, 64, word);
+        region.bind(0, Class::for_len(64).unwrap());
+        region
+    }
+
+    /// A fresh pool of several extents of a page each, whose words take part in the model.
+    pub fn for_retirement(extents: u32, words_per_extent: u32) -> Self {
+        let cells = (0..extents).map(|_| ExtentCell::Modelled(AtomicU64::new(0))).collect();
+        let region = Self::model(cells, words_per_extent, 4096 * extents as usize, crate::word::Word::ZERO);
+        (0..extents).for_each(|number| region.hint_all(number));
+        region
+    }
+
+    /// Takes a block out of the index.
+    pub fn hide(&self, block: BlockId) {
+        if let Some((at, bit, ..)) = self.hint_at(block) {
+            self.leaves[at].fetch_and(!bit, Ordering::SeqCst);
+        }
+    }
+
+    fn model(cells: Box<[ExtentCell]>, words: u32, largest: usize, word: crate::word::Word) -> Self {
+        let extents = cells.len() as u64;
+        let header = [4096, extents, words.into(), 3, 1, Class::for_len(largest).unwrap().index() as u64];
         let geometry = Geometry::from_header(header).unwrap();
         let zeros = |n: usize| Slice((0..n).map(|_| AtomicU64::new(0)).collect());
         let region = Region {
-            extents: Slice(Box::new([ExtentCell::new(0)])),
+            extents: Slice(cells),
             endpoints: zeros(4 * ENDPOINT_WORDS),
             slots: Slice((0..8).map(|_| AtomicU64::new(crate::slot::Slot::empty(0).bits())).collect()),
-            leaves: zeros(1),
-            summaries: zeros(1),
+            leaves: zeros(extents as usize),
+            summaries: zeros(extents as usize),
             lengths: Slice(Box::new([])),
-            words: Slice((0..blocks).map(|_| word.atomic()).collect()),
+            words: Slice((0..words * extents as u32).map(|_| word.atomic()).collect()),
             doors: Slice((0..4 * DOOR_WORDS).map(|_| AtomicU32::new(0)).collect()),
             pool_doors: Slice((0..POOL_DOOR_WORDS).map(|_| AtomicU32::new(0)).collect()),
             geometry,
         };
-        region.bind(0, Class::for_len(64).unwrap());
         for id in region.ids() {
             region.endpoint(id).unwrap().state().store(STATE_LIVE, Ordering::SeqCst);
         }

@@ -210,7 +210,7 @@ impl Region {
     }
 
     /// Whether the block of `head` reaches into the extent `number`.
-    pub(crate) fn leads(&self, head: u32, number: u32) -> bool {
+    pub fn leads(&self, head: u32, number: u32) -> bool {
         let span = self.class_of(head).map_or(0, |class| self.geometry.span(class));
         head < number && number - head < span
     }

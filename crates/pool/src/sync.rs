@@ -32,6 +32,35 @@ pub fn futex_wake(cell: &AtomicU32, most: u32) {
     let _ = rustix::thread::futex::wake(cell, rustix::thread::futex::Flags::empty(), most);
 }
 
+/// An extent's word. In most models it is no loom atomic: it would only multiply the schedules.
+#[cfg(not(loom))]
+pub type ExtentCell = AtomicU64;
+/// An extent's word. In most models it is no loom atomic: it would only multiply the schedules.
+#[cfg(loom)]
+#[derive(Debug)]
+#[allow(missing_docs)]
+pub enum ExtentCell {
+    Fixed(core::sync::atomic::AtomicU64),
+    Modelled(AtomicU64),
+}
+
+#[cfg(loom)]
+#[allow(missing_docs)]
+impl ExtentCell {
+    pub fn load(&self, order: Ordering) -> u64 {
+        match self {
+            Self::Fixed(cell) => cell.load(order),
+            Self::Modelled(cell) => cell.load(order),
+        }
+    }
+    pub fn compare_exchange(&self, old: u64, new: u64, yes: Ordering, no: Ordering) -> Result<u64, u64> {
+        match self {
+            Self::Fixed(cell) => cell.compare_exchange(old, new, yes, no),
+            Self::Modelled(cell) => cell.compare_exchange(old, new, yes, no),
+        }
+    }
+}
+
 /// A moment's pause in a loop that waits for somebody else.
 #[inline]
 pub fn pause() {
