@@ -1,50 +1,9 @@
 //! The command line as people and scripts see it: what it prints, and its exit codes.
 
-use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
-use std::time::Duration;
+mod common;
 
 use baton_client::{Client, ConnectOptions, Observer};
-use rustix::process::{Pid, Signal, kill_process};
-
-const WATCHDOG: Duration = Duration::from_secs(30);
-
-fn baton(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_baton")).args(args).env_remove("BATON_RMMT").output().unwrap()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-struct Daemon(Child);
-
-impl Daemon {
-    fn start(uri: &str) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_baton"));
-        command.args(["rmmt", "--listen", uri, "--size", "8MiB"]).stderr(Stdio::null());
-        let daemon = Self(command.spawn().unwrap());
-        Observer::connect(uri, WATCHDOG).unwrap();
-        daemon
-    }
-
-    fn stop(&mut self) -> Option<i32> {
-        kill_process(Pid::from_child(&self.0), Signal::TERM).unwrap();
-        self.0.wait().unwrap().code()
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        if let Ok(None) = self.0.try_wait() {
-            self.stop();
-        }
-    }
-}
-
-fn uri_in(dir: &Path) -> String {
-    format!("un://{}", dir.join("rmmt.sock").display())
-}
+use common::{Daemon, WATCHDOG, baton, command, text, uri_in};
 
 #[test]
 fn a_session_at_the_keyboard() {
@@ -58,9 +17,9 @@ fn a_session_at_the_keyboard() {
     let _block = client.alloc(100_000).unwrap();
     let listing = text(&baton(&["ls", "--connect", &uri]).stdout);
     let rows: Vec<Vec<_>> = listing.lines().map(|line| line.split_whitespace().collect()).collect();
-    assert_eq!(rows[0], ["ID", "PID", "NAME", "INBOX", "ACCESS", "STATE", "HELD", "BYTES", "QUEUED"]);
+    assert_eq!(rows[0], ["ID", "PID", "NAME", "INBOX", "KIND", "STATE", "HELD", "BYTES", "QUOTA", "QUEUED"]);
     let pid = std::process::id().to_string();
-    assert_eq!(rows[1][..7], ["1", &pid, "me", "me.in", "write", "ok", "1"]);
+    assert_eq!(rows[1][..7], ["1", &pid, "me", "me.in", "attached", "ok", "1"]);
 
     let json = baton(&["ls", "--json", "--connect", &uri]);
     let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
@@ -117,8 +76,8 @@ fn a_plain_log_carries_no_time_and_no_colours() {
     let uri = uri_in(dir.path());
     let logged = |plain: &[&str]| {
         let log = dir.path().join("log");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_baton"));
-        command.args(["rmmt", "--listen", &uri, "--size", "8MiB"]).args(plain);
+        let mut command = command(&["rmmt", "--listen", &uri, "--size", "8MiB"]);
+        command.args(plain);
         let mut daemon = Daemon(command.stderr(std::fs::File::create(&log).unwrap()).spawn().unwrap());
         Observer::connect(&uri, WATCHDOG).unwrap().pool().unwrap();
         assert_eq!(daemon.stop(), Some(0));
@@ -133,8 +92,17 @@ fn a_plain_log_carries_no_time_and_no_colours() {
 #[test]
 fn the_help_teaches() {
     let help = text(&baton(&["--help"]).stdout);
-    for word in ["rmmt", "ls", "audit", "info", "Exit codes: 0 ok, 1 failed", "un:///"] {
+    for word in
+        ["rmmt", "top", "ls", "inspect", "trace", "audit", "info", "Exit codes: 0 ok, 1 failed", "un:///"]
+    {
         assert!(help.contains(word), "{word}");
     }
     assert!(text(&baton(&["rmmt", "--help"]).stdout).contains("keeper"));
+    assert!(text(&baton(&["trace", "--help"]).stdout).contains("may be missed"));
+    let script = text(&baton(&["completions", "bash"]).stdout);
+    assert!(script.contains("--held-by"), "{script}");
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(baton(&["man", dir.path().to_str().unwrap()]).status.code(), Some(0));
+    let page = std::fs::read_to_string(dir.path().join("baton-inspect.1")).unwrap();
+    assert!(page.contains("PNG"), "{page}");
 }

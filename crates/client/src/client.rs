@@ -38,7 +38,7 @@ pub struct Client {
 #[derive(Debug)]
 pub(crate) struct Inner {
     pub(crate) member: PoolMember,
-    control: Control,
+    pub(crate) control: Control,
 }
 
 impl Client {

@@ -201,3 +201,28 @@ impl std::fmt::Debug for SendError {
             .finish_non_exhaustive()
     }
 }
+
+/// Why a block could not be looked into.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BorrowError {
+    /// Nobody holds it, so it has no contents.
+    #[error("{message}; `baton ls --held-by MEMBER` lists the blocks that somebody holds")]
+    Free {
+        /// The block.
+        block: baton_pool::BlockId,
+        /// The daemon's sentence.
+        message: String,
+    },
+    /// Another reason of the daemon.
+    #[error("the memory daemon does not lend block {block}: {message}")]
+    Refused {
+        /// The block.
+        block: baton_pool::BlockId,
+        /// The daemon's sentence.
+        message: String,
+    },
+    /// The daemon is away.
+    #[error("the memory daemon is not reachable now: {0}; try again")]
+    Disconnected(#[from] std::io::Error),
+}

@@ -52,15 +52,19 @@ mod client;
 mod control;
 mod error;
 mod inbox;
+mod look;
 mod options;
 mod query;
 mod sender;
 
 pub use baton_pool::{Block, BlockId, BlockMut, Delivery, EndpointId, Exposed, SendFailure, Sent};
-pub use baton_wire::report::{AuditReport, ClassInfo, InboxInfo, Member, PoolInfo};
+pub use baton_wire::report::{
+    AuditReport, BlockInfo, ClassInfo, Holder, InboxInfo, Member, MemberKind, PoolInfo,
+};
 pub use client::Client;
-pub use error::{AllocError, ConnectError, OpenError, QueryError, RecvError, SendError};
+pub use error::{AllocError, BorrowError, ConnectError, OpenError, QueryError, RecvError, SendError};
 pub use inbox::Inbox;
+pub use look::Snapshot;
 pub use options::{Access, ConnectOptions};
 pub use query::Observer;
 pub use sender::Sender;

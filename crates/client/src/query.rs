@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use baton_wire::attach::{Answer, Request};
-use baton_wire::report::{AuditReport, InboxInfo, Member, PoolInfo};
+use baton_wire::report::{AuditReport, BlockInfo, InboxInfo, Member, PoolInfo};
 
 use crate::client::{connect_error, socket_path};
 use crate::control::{AskError, Connection};
@@ -60,6 +60,20 @@ impl Observer {
         pool(self.connection.ask(&Request::Pool))
     }
 
+    /// Lists blocks that somebody holds or has unread, by number, a page at a time: at most `limit` from number `from`
+    /// on, all or those of one endpoint. With the number that the next page starts at, if there is one.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub fn blocks(
+        &mut self,
+        held_by: Option<u16>,
+        from: u32,
+        limit: u32,
+    ) -> Result<(Vec<BlockInfo>, Option<u32>), QueryError> {
+        blocks(self.connection.ask(&Request::Blocks { held_by, from, limit }))
+    }
+
     /// Has the daemon check every block's holders.
     ///
     /// # Errors
@@ -89,6 +103,10 @@ pub(crate) fn inboxes(answered: Answered) -> Result<Vec<InboxInfo>, QueryError> 
 
 pub(crate) fn members(answered: Answered) -> Result<Vec<Member>, QueryError> {
     answer(answered, |a| if let Answer::Members { members } = a { Some(members) } else { None })
+}
+
+pub(crate) fn blocks(answered: Answered) -> Result<(Vec<BlockInfo>, Option<u32>), QueryError> {
+    answer(answered, |a| if let Answer::Blocks { blocks, next } = a { Some((blocks, next)) } else { None })
 }
 
 pub(crate) fn pool(answered: Answered) -> Result<PoolInfo, QueryError> {

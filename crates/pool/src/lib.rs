@@ -79,6 +79,8 @@ mod entries;
 #[cfg(not(loom))]
 mod handles;
 #[cfg(not(loom))]
+mod look;
+#[cfg(not(loom))]
 mod magazine;
 #[cfg(not(loom))]
 mod member;
@@ -97,6 +99,8 @@ mod steward;
 
 #[cfg(not(loom))]
 pub use handles::{Block, BlockMut, Exposed};
+#[cfg(not(loom))]
+pub use look::LookError;
 #[cfg(not(loom))]
 pub use member::{AllocError, Channel, Member, SendError, Sent};
 #[cfg(not(loom))]

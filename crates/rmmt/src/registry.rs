@@ -15,14 +15,15 @@
 mod adoption;
 mod clients;
 mod departure;
+mod lending;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use baton_keeper::Ward;
-use baton_pool::{Admission, AdmitError, EndpointId, EndpointKind, EndpointRef, Pool};
+use baton_pool::{Admission, AdmitError, BlockId, EndpointId, EndpointKind, EndpointRef, Pool};
 use baton_wire::attach::{Access, Attach, ErrorCode, Failure, Name};
 use rustix::event::EventfdFlags;
 use serde::{Deserialize, Serialize};
@@ -106,6 +107,10 @@ pub(crate) struct Registry {
     entries: BTreeMap<EndpointId, Entry>,
     /// The daemon's own endpoint, once it has one.
     own: Option<EndpointRef>,
+    /// Blocks that tools look into now.
+    lent: Vec<(EndpointRef, BlockId)>,
+    /// Processes that died as members, since this daemon was started.
+    deaths: Cell<u64>,
 }
 
 /// The registry as sessions and watchers share it: one thread, so a `RefCell` does.
@@ -119,7 +124,8 @@ pub(crate) struct Admitted {
 
 impl Registry {
     pub(crate) fn new(pool: Pool, ward: Option<Ward>) -> Self {
-        Self { pool, ward, entries: BTreeMap::new(), own: None }
+        let (entries, lent) = (BTreeMap::new(), Vec::new());
+        Self { pool, ward, entries, own: None, lent, deaths: Cell::new(0) }
     }
 
     /// Tells the keeper that this daemon serves.
@@ -133,6 +139,11 @@ impl Registry {
 
     pub(crate) fn pool(&self) -> &Pool {
         &self.pool
+    }
+
+    /// How many members died since this daemon was started.
+    pub(crate) fn deaths(&self) -> u64 {
+        self.deaths.get()
     }
 
     pub(crate) fn entries(&self) -> impl Iterator<Item = &Entry> {

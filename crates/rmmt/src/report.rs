@@ -2,8 +2,11 @@
 
 use std::collections::HashMap;
 
-use baton_pool::{EndpointState, Pool};
-use baton_wire::report::{AuditReport, ClassInfo, InboxInfo, Member, PoolInfo};
+use baton_pool::{BlockView, EndpointId, EndpointKind, EndpointState, Pool};
+use baton_wire::attach::BLOCKS_PAGE_MAX;
+use baton_wire::report::{
+    AuditReport, BlockInfo, ClassInfo, Holder, InboxInfo, Member, MemberKind, PoolInfo,
+};
 
 use crate::registry::Registry;
 
@@ -22,6 +25,7 @@ pub(crate) fn inboxes(registry: &Registry) -> Vec<InboxInfo> {
 pub(crate) fn members(registry: &Registry) -> Vec<Member> {
     let counted: HashMap<_, _> =
         registry.pool().endpoints().into_iter().map(|info| (info.endpoint, info)).collect();
+    let inbox_capacity = registry.pool().geometry().inbox_slots();
     let row = |entry: &crate::registry::Entry| {
         let info = counted.get(&entry.endpoint);
         Member {
@@ -37,13 +41,24 @@ pub(crate) fn members(registry: &Registry) -> Vec<Member> {
             blocks_held: info.map_or(0, |info| info.held_blocks),
             bytes_held: info.map_or(0, |info| info.held_bytes),
             queued: info.map_or(0, |info| info.queued),
+            kind: info.map_or(MemberKind::Attached, |info| match info.kind {
+                EndpointKind::Attached => MemberKind::Attached,
+                EndpointKind::Classic => MemberKind::Classic,
+                EndpointKind::Daemon => MemberKind::Daemon,
+            }),
+            inbox_capacity,
+            quota_bytes: info.map_or(0, |info| info.quota_bytes),
+            sent: info.map_or(0, |info| info.sent),
+            received: info.map_or(0, |info| info.received),
+            dropped: info.map_or(0, |info| info.dropped),
+            waits: info.map_or(0, |info| info.waits),
         }
     };
     registry.entries().map(row).collect()
 }
 
-pub(crate) fn pool(pool: &Pool, adoptions: u32) -> PoolInfo {
-    let usage = pool.usage();
+pub(crate) fn pool(registry: &Registry, adoptions: u32) -> PoolInfo {
+    let usage = registry.pool().usage();
     let class = |c: &baton_pool::ClassUsage| ClassInfo {
         block_bytes: c.block_bytes,
         blocks: c.blocks,
@@ -56,6 +71,36 @@ pub(crate) fn pool(pool: &Pool, adoptions: u32) -> PoolInfo {
         block_bytes_max: usage.largest_block,
         classes: usage.classes.iter().map(class).collect(),
         adoptions,
+        deaths: registry.deaths(),
+    }
+}
+
+/// One page of blocks, by number, and where the next one starts. A pass over the hold words: some milliseconds in a
+/// large pool, so not for the thread that serves.
+pub(crate) fn blocks(
+    pool: &Pool,
+    held_by: Option<EndpointId>,
+    from: u32,
+    limit: u32,
+) -> (Vec<BlockInfo>, Option<u32>) {
+    let limit = limit.clamp(1, BLOCKS_PAGE_MAX) as usize;
+    let is_wanted =
+        |view: &BlockView| held_by.is_none_or(|id| view.holders.iter().any(|(who, _)| *who == id));
+    let later = pool.blocks_in_use().filter(|view| view.id.get() >= from && is_wanted(view));
+    let mut page: Vec<_> = later.take(limit + 1).map(block).collect();
+    let next = (page.len() > limit).then(|| page.pop()).flatten().map(|first_of_next| first_of_next.block);
+    (page, next)
+}
+
+/// One block.
+pub(crate) fn block(view: BlockView) -> BlockInfo {
+    let holder = |(id, inbox): (EndpointId, bool)| Holder { endpoint: id.get(), inbox };
+    BlockInfo {
+        block: view.id.get(),
+        generation: view.generation.into(),
+        len: view.len,
+        class_bytes: view.class_bytes,
+        holders: view.holders.into_iter().map(holder).collect(),
     }
 }
 

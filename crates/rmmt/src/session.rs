@@ -17,7 +17,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use baton_fdpass as fdpass;
-use baton_pool::{EndpointId, EndpointRef};
+use baton_pool::{BlockId, EndpointId, EndpointRef};
 use baton_wire::attach::{
     Access, Answer, Attached, DecodeError, ErrorCode, Failure, HEADER_LEN, Header, Kind, Opened, Request,
     Resumed,
@@ -175,6 +175,12 @@ impl Session {
         request: Request,
     ) -> Result<(Answer, Vec<OwnedFd>), Failure> {
         let registry = &self.house.registry;
+        let not_attached = || {
+            Failure::new(
+                ErrorCode::NotAttached,
+                "only a member opens inboxes and borrows blocks; attach first",
+            )
+        };
         let answer = match request {
             Request::Attach(_) | Request::Resume(_) if member.is_some() => {
                 return Err(Failure::new(ErrorCode::BadRequest, "this connection is attached already"));
@@ -208,19 +214,35 @@ impl Session {
                 Answer::Resumed(Resumed { endpoint: ask.endpoint })
             }
             Request::OpenInbox { inbox } => {
-                if member.is_none() {
-                    return Err(Failure::new(
-                        ErrorCode::NotAttached,
-                        "only a member opens inboxes; attach first",
-                    ));
-                }
+                member.ok_or_else(not_attached)?;
                 let found = registry.borrow_mut().open_inbox(&inbox)?;
                 let EndpointRef { id, incarnation } = found.endpoint;
                 return Ok((Answer::Opened(Opened { endpoint: id.get(), incarnation }), vec![found.wake]));
             }
             Request::Inboxes => Answer::Inboxes { inboxes: report::inboxes(&registry.borrow()) },
             Request::Members => Answer::Members { members: report::members(&registry.borrow()) },
-            Request::Pool => Answer::Pool(report::pool(registry.borrow().pool(), self.house.lives)),
+            Request::Pool => Answer::Pool(report::pool(&registry.borrow(), self.house.lives)),
+            Request::Blocks { held_by, from, limit } => {
+                let unknown = || Failure::new(ErrorCode::NotFound, "an endpoint's number is 1 to 2047");
+                let held_by = held_by.map(|id| EndpointId::new(id).ok_or_else(unknown)).transpose()?;
+                let pool = registry.borrow().pool().clone();
+                let listed = move || report::blocks(&pool, held_by, from, limit);
+                let (blocks, next) = tokio::task::spawn_blocking(listed).await.map_err(|error| {
+                    tracing::error!("rmmt: listing blocks failed: {error}");
+                    Failure::new(ErrorCode::Internal, "listing blocks failed; see the memory daemon's log")
+                })?;
+                Answer::Blocks { blocks, next }
+            }
+            Request::Borrow { block } => {
+                let asker = member.ok_or_else(not_attached)?;
+                let block = registry.borrow_mut().borrow_block(asker, BlockId::new(block))?;
+                Answer::Borrowed { block }
+            }
+            Request::Return { block } => {
+                let asker = member.ok_or_else(not_attached)?;
+                registry.borrow_mut().return_block(asker, BlockId::new(block))?;
+                Answer::Returned
+            }
             Request::Audit => {
                 let pool = registry.borrow().pool().clone();
                 let audit = tokio::task::spawn_blocking(move || report::audit(&pool)).await;

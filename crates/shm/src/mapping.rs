@@ -16,6 +16,7 @@ use std::ops::Range;
 use std::os::fd::AsFd;
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 /// What this process may do with the memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,6 +143,32 @@ impl Mapping {
             return Err(OutOfRange { offset, size, len: self.len });
         }
         Ok(SharedSlice { base, count, mapping: Arc::clone(self) })
+    }
+
+    /// A copy of `size` bytes at `offset`, made by atomic loads: fine even while somebody writes there, and then partly
+    /// old, partly new. For looking at memory that is not held exclusively; slower than a plain copy.
+    ///
+    /// # Errors
+    /// [`OutOfRange`] if they do not lie within the mapping, or `offset` is no multiple of 8.
+    pub fn copy_out(&self, offset: usize, size: usize) -> Result<Vec<u8>, OutOfRange> {
+        let base = self.range(offset, size)?;
+        let words = base.cast::<u64>();
+        if !words.is_aligned() {
+            return Err(OutOfRange { offset, size, len: self.len });
+        }
+        let mut copy = Vec::with_capacity(size);
+        for i in 0..size / 8 {
+            // SAFETY: 8 aligned bytes within `size` bytes that are mapped as long as `self` lives. Only atomic accesses
+            // are made to them through this reference; a relaxed load of 8 bytes is no write, so a read-only page does.
+            let word = unsafe { AtomicU64::from_ptr(words.add(i).as_ptr()) };
+            copy.extend_from_slice(&word.load(Ordering::Relaxed).to_ne_bytes());
+        }
+        for at in size / 8 * 8..size {
+            // SAFETY: as above, one byte.
+            let byte = unsafe { AtomicU8::from_ptr(base.add(at).as_ptr()) };
+            copy.push(byte.load(Ordering::Relaxed));
+        }
+        Ok(copy)
     }
 
     /// Faults in the pages of `range` (bytes) now, without changing their content, so that later accesses do not.

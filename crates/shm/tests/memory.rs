@@ -129,3 +129,22 @@ fn a_forked_child_does_not_inherit_the_mapping() {
     let flags = entry.lines().find(|l| l.starts_with("VmFlags:")).unwrap();
     assert!(flags.split(' ').any(|f| f == "dc"), "VM_DONTCOPY is set: {flags}");
 }
+
+#[test]
+fn a_copy_can_be_taken_of_any_piece_also_by_readers() {
+    let fd = create_sealed("copy", 8192).unwrap();
+    let bytes: Vec<u8> = (0..8192u32).map(|i| (i * 7) as u8).collect();
+    rustix::io::pwrite(&fd, &bytes, 0).unwrap();
+    let reader = reopen_read_only(fd.as_fd()).unwrap();
+    for m in [
+        Mapping::new(&fd, 8192, Access::ReadWrite).unwrap(),
+        Mapping::new(&reader, 8192, Access::ReadOnly).unwrap(),
+    ] {
+        for (offset, size) in [(0, 8192), (0, 0), (8, 1), (4096, 4095), (8184, 8), (64, 15)] {
+            assert_eq!(m.copy_out(offset, size).unwrap(), bytes[offset..offset + size], "{offset} {size}");
+        }
+        for (offset, size) in [(1, 8), (8184, 9), (8200, 0), (usize::MAX, 1), (8, usize::MAX)] {
+            assert!(m.copy_out(offset, size).is_err(), "{offset} {size}");
+        }
+    }
+}

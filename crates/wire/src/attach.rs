@@ -6,7 +6,8 @@
 //!     │◀── attached {endpoint, …} + 3 descriptors ───────│ metadata, payload, own eventfd
 //!     │── open_inbox {inbox} ───────────────────────────▶│
 //!     │◀── opened {endpoint, incarnation} + 1 descriptor │ that inbox's eventfd
-//!     │── inboxes | members | pool | audit ─────────────▶│ (also without attaching)
+//!     │── inboxes | members | blocks | pool | audit ────▶│ (also without attaching)
+//!     │── borrow {block} … return {block} ──────────────▶│ one more holder: the asker, while it looks
 //!     │── send_to_pid {pid, blocks} ────────────────────▶│ lanes for that classic client
 //!     │◀── transfer {bid} ───────────────────────────────│ what it receives them with
 //!     │── bye ──────────────────────────────────────────▶│ everything it held is free
@@ -41,7 +42,9 @@ mod name;
 
 pub use error::{DecodeError, EncodeError, ErrorCode};
 pub use header::{HEADER_LEN, Header, Kind, MAGIC};
-pub use message::{Access, Answer, Attach, Attached, Failure, Opened, Request, Resume, Resumed};
+pub use message::{
+    Access, Answer, Attach, Attached, BLOCKS_PAGE_MAX, Failure, Opened, Request, Resume, Resumed,
+};
 pub use name::{NAME_LEN_MAX, Name, NameError};
 
 /// Version of the protocol that this build speaks.

@@ -18,6 +18,22 @@ pub struct InboxInfo {
     pub name: String,
 }
 
+/// How a member works with the pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MemberKind {
+    /// In shared memory, through the SDK.
+    #[default]
+    Attached,
+    /// Through the daemon, with the socket protocol of the original rmmt.
+    Classic,
+    /// The daemon itself, while it rearranges the pool.
+    Daemon,
+    /// A kind that a newer daemon knows.
+    #[serde(other)]
+    Unknown,
+}
+
 /// One process attached to the pool (a process that attached twice appears twice).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
@@ -45,6 +61,51 @@ pub struct Member {
     pub bytes_held: u64,
     /// Blocks that wait in its inbox.
     pub queued: u64,
+    /// How it works with the pool.
+    #[serde(default)]
+    pub kind: MemberKind,
+    /// Messages that its inbox has room for.
+    #[serde(default)]
+    pub inbox_capacity: u64,
+    /// Bytes that it may hold at once; 0: no limit.
+    #[serde(default)]
+    pub quota_bytes: u64,
+    /// Messages it has sent since it attached. This and the other counts are its own account of itself.
+    #[serde(default)]
+    pub sent: u64,
+    /// Messages it has received.
+    #[serde(default)]
+    pub received: u64,
+    /// Messages of its own that it took back unread to make room for newer ones.
+    #[serde(default)]
+    pub dropped: u64,
+    /// Times it had to wait for room in an inbox or for memory.
+    #[serde(default)]
+    pub waits: u64,
+}
+
+/// One holder of a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Holder {
+    /// Number of the endpoint.
+    pub endpoint: u16,
+    /// True if the block is a message in its inbox that it has not received yet.
+    pub inbox: bool,
+}
+
+/// One block that somebody holds, or that waits in an inbox.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlockInfo {
+    /// Its number.
+    pub block: u32,
+    /// How often it was allocated, modulo 256: tells one content from the next.
+    pub generation: u16,
+    /// Bytes in use: what its allocator asked for.
+    pub len: u64,
+    /// Bytes it occupies: the size of its class.
+    pub class_bytes: u64,
+    /// Who holds it; one entry per lane.
+    pub holders: Vec<Holder>,
 }
 
 /// The pool as a whole.
@@ -62,6 +123,9 @@ pub struct PoolInfo {
     pub classes: Vec<ClassInfo>,
     /// Times the daemon itself was restarted with this pool (0: never).
     pub adoptions: u32,
+    /// Processes whose death this daemon has cleaned up after, since it was (re)started.
+    #[serde(default)]
+    pub deaths: u64,
 }
 
 /// One size class of the pool.

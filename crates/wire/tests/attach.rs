@@ -1,9 +1,10 @@
 //! Every decoder of the attach protocol against anything a peer can send, and the protocol's golden bytes.
 
 use baton_wire::attach::{
-    Access, Answer, Attach, Attached, DecodeError, ErrorCode, Failure, HEADER_LEN, Header, Kind, MAGIC, Name,
-    Opened, REQUEST_BODY_MAX, Request, Resume, VERSION,
+    Access, Answer, Attach, Attached, BLOCKS_PAGE_MAX, DecodeError, ErrorCode, Failure, HEADER_LEN, Header,
+    Kind, MAGIC, Name, Opened, REQUEST_BODY_MAX, Request, Resume, VERSION,
 };
+use baton_wire::report::{BlockInfo, Holder, Member, MemberKind};
 use proptest::prelude::*;
 
 fn name() -> impl Strategy<Value = Name> {
@@ -30,6 +31,13 @@ fn request() -> impl Strategy<Value = Request> {
         Just(Request::Audit),
         (any::<u32>(), prop::collection::vec(any::<u32>(), 0..20))
             .prop_map(|(pid, blocks)| Request::SendToPid { pid, blocks }),
+        any::<(Option<u16>, u32, u32)>().prop_map(|(held_by, from, limit)| Request::Blocks {
+            held_by,
+            from,
+            limit
+        }),
+        any::<u32>().prop_map(|block| Request::Borrow { block }),
+        any::<u32>().prop_map(|block| Request::Return { block }),
         Just(Request::Bye),
     ]
 }
@@ -187,4 +195,29 @@ fn a_long_body_is_refused_before_it_is_read() {
 fn as_many_blocks_as_are_allowed_fit_a_request() {
     let blocks = vec![0xff_ffff; baton_wire::attach::SEND_TO_PID_MAX];
     Request::SendToPid { pid: u32::MAX, blocks }.encode(1).unwrap();
+}
+
+#[test]
+fn the_fullest_page_of_blocks_fits_an_answer() {
+    let holder = Holder { endpoint: 2047, inbox: false };
+    let row = BlockInfo {
+        block: 0xff_ffff,
+        generation: u16::MAX,
+        len: u64::MAX,
+        class_bytes: u64::MAX,
+        holders: vec![holder; 8],
+    };
+    let page = Answer::Blocks { blocks: vec![row; BLOCKS_PAGE_MAX as usize], next: Some(u32::MAX) };
+    let bytes = page.encode(1).unwrap();
+    assert_eq!(Answer::decode(&bytes[HEADER_LEN..]).unwrap(), page);
+}
+
+#[test]
+fn rows_of_an_older_daemon_are_read() {
+    let row = r#"{"endpoint":1,"incarnation":0,"pid":2,"uid":3,"name":"a","inbox":null,"read_only":false,
+        "connected":true,"receiving":true,"blocks_held":4,"bytes_held":5,"queued":6}"#;
+    let member: Member = serde_json::from_str(row).unwrap();
+    assert_eq!((member.queued, member.kind, member.sent), (6, MemberKind::Attached, 0));
+    let kind: MemberKind = serde_json::from_str("\"of the future\"").unwrap();
+    assert_eq!(kind, MemberKind::Unknown);
 }

@@ -33,6 +33,7 @@ impl Registry {
     }
 
     fn close(&mut self, endpoint: EndpointRef, standing: Standing) {
+        self.return_all(endpoint);
         let Some(entry) = self.current(endpoint) else { return };
         entry.session = None;
         entry.inbox = None;
@@ -75,6 +76,7 @@ impl Registry {
         if self.current(endpoint).is_none() {
             return;
         }
+        self.lent.retain(|(asker, _)| *asker != endpoint); // swept with everything else it holds
         if let Some(entry) = self.entries.remove(&endpoint.id) {
             if let Some(watcher) = &entry.watcher {
                 watcher.abort();
@@ -93,6 +95,7 @@ impl Registry {
     }
 
     pub(super) fn take_back(&self, endpoint: EndpointRef, pid: u32, name: &str, cause: Cause) {
+        self.deaths.set(self.deaths.get() + u64::from(cause == Cause::Died));
         match self.pool.reap(endpoint) {
             Ok(reaped) => {
                 let word = match cause {

@@ -3,7 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::{DecodeError, EncodeError, ErrorCode, HEADER_LEN, Header, Kind, Name, VERSION};
-use crate::report::{AuditReport, InboxInfo, Member, PoolInfo};
+use crate::report::{AuditReport, BlockInfo, InboxInfo, Member, PoolInfo};
+
+/// Rows of one [`Answer::Blocks`] at most: with eight holders each they take about 1.6 MB.
+pub const BLOCKS_PAGE_MAX: u32 = 4096;
 
 /// What a member may do with the pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +47,25 @@ pub enum Request {
         pid: u32,
         /// Numbers of the blocks, at most [`super::SEND_TO_PID_MAX`].
         blocks: Vec<u32>,
+    },
+    /// List blocks that somebody holds, by number, a page at a time.
+    Blocks {
+        /// Only those of this endpoint, its unread messages included.
+        held_by: Option<u16>,
+        /// The first number to look at: 0, or `next` of the page before.
+        from: u32,
+        /// At most so many rows; never more than [`BLOCKS_PAGE_MAX`].
+        limit: u32,
+    },
+    /// Become one more holder of a block that others hold, to look into it. Until [`Request::Return`], or the end.
+    Borrow {
+        /// Its number.
+        block: u32,
+    },
+    /// Give a borrowed block back.
+    Return {
+        /// Its number.
+        block: u32,
     },
     /// Leave: nothing of the pool is used by this endpoint any more, its blocks may be taken.
     Bye,
@@ -107,6 +129,20 @@ pub enum Answer {
         /// The number that the client receives the blocks with.
         bid: i64,
     },
+    /// To [`Request::Blocks`].
+    Blocks {
+        /// One row per block.
+        blocks: Vec<BlockInfo>,
+        /// Where the next page starts; `None` after the last.
+        next: Option<u32>,
+    },
+    /// To [`Request::Borrow`]: the asker is a holder now.
+    Borrowed {
+        /// The block, as it was just before.
+        block: BlockInfo,
+    },
+    /// To [`Request::Return`].
+    Returned,
     /// To [`Request::Bye`]; the daemon closes the connection after it.
     Bye,
     /// A refusal, to any request.
