@@ -12,6 +12,8 @@
 //!     compares words, slots, index and beliefs
 //!     replaces the dead one
 //! ```
+//! In every round a process of the daemon's (this binary a third time) moves extents from one size to another while
+//! the workers go on, and is killed at a kill point; the supervisor takes its part over, as the next daemon would.
 #![cfg(not(loom))]
 
 use baton_pool::kill::{Mutant, Point, set_hook, set_mutant};
@@ -30,26 +32,29 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 const WORKERS: usize = 4;
-/// Control words: 0 pause generation, 1 stop, 2 payload faults, 3 messages sent, 4 received, 5 replaced, 6 refused.
+/// Small ones that go to magazines, several to an extent, one extent, two extents.
+const SIZES: [usize; 4] = [64, 8 << 10, 24 << 10, 64 << 10];
+/// Control words: 0 pause generation, 1 stop, 2 payload faults, 3 messages sent, 4 received, 5 replaced, 7 extents retired.
 const PAUSE: usize = 0;
 const STOP: usize = 1;
 const FAULTS: usize = 2;
 const SENT: usize = 3;
 const RECEIVED: usize = 4;
 const REPLACED: usize = 5;
+const RETIRED: usize = 7;
 const POINTS: usize = 16;
 const ACK: usize = 64;
 const BELIEFS: usize = 128;
-const CONTROL: usize = BELIEFS + (WORKERS + 1) * BLOCKS;
-/// All blocks of the pool have one of two sizes, and so the pool below has fewer than these numbers.
+const CONTROL: usize = BELIEFS + (WORKERS + 2) * BLOCKS;
+/// More than the pool below has numbers.
 const BLOCKS: usize = 1 << 14;
 
 /// A small pool, so that members meet: few blocks, short inboxes.
 fn config() -> PoolConfig {
     PoolConfig {
-        payload_bytes: 128 << 10,
-        largest_block: 16 << 10,
-        endpoints: WORKERS as u16,
+        payload_bytes: 256 << 10,
+        largest_block: 64 << 10,
+        endpoints: WORKERS as u16 + 1,
         inbox_slots: 4,
         ..PoolConfig::default()
     }
@@ -133,8 +138,19 @@ fn worker() {
         pool.reap(me).unwrap();
         return;
     }
-    let (member, receiver) = pool.attach(me).unwrap();
     let seed = number("WORKER_SEED");
+    if std::env::var_os("ROOM").is_some() {
+        let mut random = Random(seed | 1);
+        STEPS_LEFT.store(number("STEPS"), SeqCst);
+        set_hook(at_point);
+        for _ in 0..40 {
+            let len = SIZES[random.below(SIZES.len() as u64) as usize];
+            let made = pool.make_room(me, len).unwrap_or_default();
+            control.0[RETIRED].fetch_add(made.retired, SeqCst);
+        }
+        return;
+    }
+    let (member, receiver) = pool.attach(me).unwrap();
     STEPS_LEFT.store(number("STEPS"), SeqCst);
     YIELD.store(if seed & 1 == 0 { seed | 1 } else { 0 }, SeqCst);
     set_hook(at_point);
@@ -229,7 +245,7 @@ impl Worker {
     fn step(&mut self) {
         match self.random.below(10) {
             0..=2 if self.held.len() < 12 => {
-                let len = [64, 8192][self.random.below(2) as usize];
+                let len = SIZES[self.random.below(SIZES.len() as u64) as usize];
                 match self.member.as_ref().unwrap().alloc(len) {
                     Ok(mut block) => {
                         self.count += 1;
@@ -256,11 +272,11 @@ impl Worker {
                     }
                 }
             }
-            _ => {
-                if self.random.below(64) == 0 {
-                    std::thread::yield_now();
-                }
-            }
+            _ => match self.random.below(64) {
+                0 => std::thread::yield_now(),
+                1..=4 => self.held.clear(), // so that extents are empty now and then
+                _ => {}
+            },
         }
     }
 
@@ -313,6 +329,8 @@ struct Supervisor {
     control_fd: OwnedFd,
     control: Control,
     children: Vec<Option<(Child, EndpointRef)>>,
+    daemon: EndpointRef,
+    daemons_killed: u64,
     random: Random,
     how: How,
     mutant: Mutant,
@@ -357,22 +375,50 @@ impl Supervisor {
             mutant,
             generation: 0,
             reapers_killed: 0,
+            daemon: EndpointRef { id: EndpointId::new(1).unwrap(), incarnation: 0 },
+            daemons_killed: 0,
             violations,
         };
         (0..WORKERS).for_each(|i| it.spawn(i));
+        it.daemon = it.admit("daemon", EndpointKind::Daemon);
         it
     }
 
+    fn admit(&self, name: &str, kind: EndpointKind) -> EndpointRef {
+        let who = Admission { pid: 0, start_time: 0, name: name.into(), inbox: None, kind, quota_bytes: 0 };
+        self.pool.admit(&who).unwrap()
+    }
+
+    /// Starts a process that moves extents about.
+    fn start_mover(&mut self) -> Option<Child> {
+        if self.how == How::AnyTime && self.random.below(3) > 0 {
+            return None;
+        }
+        let reach = [30, 300, 3000][self.random.below(3) as usize];
+        let steps = if self.how == How::AtPoints { 1 + self.random.below(reach) } else { 0 };
+        Some(self.command(self.daemon, steps).env("ROOM", "1").spawn().unwrap())
+    }
+
+    /// Waits for it (or kills it); if it was killed, the next daemon takes over, while the workers go on.
+    fn end_mover(&mut self, mut mover: Child) {
+        if self.how == How::AnyTime {
+            std::thread::sleep(Duration::from_micros(2000 + self.random.below(6000)));
+            mover.kill().unwrap();
+        }
+        let status = mover.wait().unwrap();
+        if status.signal() == Some(Signal::KILL.as_raw()) {
+            self.daemons_killed += 1;
+            self.pool.reap(self.daemon).unwrap();
+            // All workers are still admitted, living or not, so it gets its own number again.
+            self.daemon = self.admit("daemon", EndpointKind::Daemon);
+            self.pool.repair(self.daemon);
+        } else if !status.success() {
+            self.violations.push(format!("the mover ended by itself: {status}"));
+        }
+    }
+
     fn spawn(&mut self, i: usize) {
-        let who = Admission {
-            pid: 0,
-            start_time: 0,
-            name: format!("worker {i}"),
-            inbox: None,
-            kind: EndpointKind::Attached,
-            quota_bytes: 0,
-        };
-        let me = self.pool.admit(&who).unwrap();
+        let me = self.admit(&format!("worker {i}"), EndpointKind::Attached);
         let reach = [30, 300, 3000][self.random.below(3) as usize];
         let steps = if self.how == How::AtPoints { 1 + self.random.below(reach) } else { 0 };
         self.control.0[ACK + usize::from(me.id.get())].store(0, SeqCst);
@@ -382,6 +428,9 @@ impl Supervisor {
 
     /// One kill, its reap while the others go on, and an exact audit. Returns how many died.
     fn round(&mut self) -> u64 {
+        if let Some(mover) = self.start_mover() {
+            self.end_mover(mover);
+        }
         let mut died = 0;
         match self.how {
             How::AnyTime => {
@@ -519,6 +568,7 @@ impl Supervisor {
                 self.pool.reap(me).unwrap();
             }
         }
+        self.pool.reap(self.daemon).unwrap();
         let report = self.pool.audit_once();
         self.violations.extend(report.findings.iter().map(ToString::to_string));
         if report.in_use != 0 {
@@ -549,8 +599,10 @@ fn run(how: How, kills: u64) {
     }
     let count = |i: usize| supervisor.control.0[i].load(SeqCst);
     println!(
-        "{died} kills, {} of reapers, {audits} exact audits, {} sent, {} received, {} replaced",
+        "{died} kills, {} of reapers, {} of daemons that moved {} extents, {audits} exact audits, {} sent, {} received, {} replaced",
         supervisor.reapers_killed,
+        supervisor.daemons_killed,
+        count(RETIRED),
         count(SENT),
         count(RECEIVED),
         count(REPLACED)
