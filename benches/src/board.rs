@@ -9,13 +9,19 @@ use std::fs::OpenOptions;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use baton_shm::{Access, Mapping, SharedSlice};
 
 use crate::error::{Error, step};
+use crate::link::PATIENCE;
+use crate::machine::now;
 
 /// Tells a child where the board is.
 const ENV: &str = "BATON_BENCH_BOARD";
+
+/// Between two messages to sleepers: long enough for a receiver to spin in vain and sleep.
+pub const REST: Duration = Duration::from_micros(250);
 
 const CELLS: usize = 32;
 const CELL_BYTES: usize = 128;
@@ -109,6 +115,21 @@ impl Board {
     /// When it arrived; 0: not yet.
     pub fn stamped(&self, number: usize) -> u64 {
         self.words[CELLS * CELL_BYTES / 8 + number % STAMPS].load(Ordering::Acquire)
+    }
+
+    /// Rests, at least once, until message `number` has arrived: so that everybody sleeps when the next one is sent, and
+    /// nothing is ever under way twice.
+    pub fn rest_until_stamped(&self, number: usize) -> Result<(), Error> {
+        let deadline = now() + PATIENCE.as_nanos() as u64;
+        loop {
+            std::thread::sleep(REST);
+            if self.stamped(number) != 0 {
+                return Ok(());
+            }
+            if now() > deadline {
+                return Err(Error::new("see the message arrive", "it has not within 20 s"));
+            }
+        }
     }
 
     /// The frame buffer of the raw copy floor: mapping and offset.

@@ -38,7 +38,7 @@ use crate::rival::iox::Place;
     name = "baton bench memory",
     version,
     after_help = "\
-Cases for --only: hand-over, cycle, alloc.
+Cases for --only: hand-over, cycle, alloc, chain, wake, spin, calls, frame, attach.
 All variants of a case take turns in one run; each figure is a median over the rounds, each ratio is paired by round and
 shown with an interval of 95 %. A busy machine makes figures larger, ratios less so: close what you can.
 

@@ -1,7 +1,11 @@
 //! The cases, each a question with its answer in a few rows.
 
+mod attach;
+mod chain;
 mod cycle;
+mod frame;
 mod hand_over;
+mod wake;
 
 use crate::board::Board;
 use crate::error::Error;
@@ -36,8 +40,17 @@ pub struct Found {
 pub type Case = (&'static str, fn(&Bench) -> Result<Found, Error>);
 
 /// All of them, in the order of the table.
-pub const ALL: &[Case] =
-    &[("hand-over", hand_over::measure), ("cycle", cycle::cycle), ("alloc", cycle::alloc)];
+pub const ALL: &[Case] = &[
+    ("hand-over", hand_over::measure),
+    ("cycle", cycle::cycle),
+    ("alloc", cycle::alloc),
+    ("chain", chain::measure),
+    ("wake", wake::asleep),
+    ("spin", wake::spinning),
+    ("calls", wake::calls),
+    ("frame", frame::measure),
+    ("attach", attach::measure),
+];
 
 /// Payloads: a message, a page, a frame.
 pub const SIZES: [(usize, &str); 3] = [(64, "64 B"), (4096, "4 KiB"), (crate::board::FRAME, "3.1 MB")];
@@ -68,6 +81,13 @@ pub fn play(words: &[String]) -> Result<(), Error> {
     let place = Place::of(run.parse().unwrap_or(0));
     match *role {
         "echo" => hand_over::echo(&Board::of_parent()?, &place, own),
+        "relay" => chain::relay(&place, own),
+        "sink" => chain::sink(&Board::of_parent()?, &place, own),
+        "original" => chain::original_daemon(own),
+        "wake" => wake::wake(&Board::of_parent()?, &place, own),
+        "sleepy-echo" => wake::sleepy_echo(own),
+        "duel" => wake::duel(&Board::of_parent()?, own),
+        "reader" => frame::reader(&Board::of_parent()?, own),
         _ => Err(Error::new(
             "play a role",
             format!("{role:?} is none; roles are started by the command itself"),

@@ -2,3 +2,5 @@
 
 pub mod floor;
 pub mod iox;
+pub mod original;
+pub mod raw;
