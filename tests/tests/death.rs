@@ -13,12 +13,15 @@ use baton_tests::{Options, System, cache_dir, is_alive, signal, wait_until};
 
 const WATCHDOG: Duration = Duration::from_secs(60);
 
-/// What is killed. A gateway worker is known by the pool only; the others by the supervisor.
-const VICTIMS: [&str; 5] = ["vas", "vss-0", "wmits", "preview", "gateway worker"];
+/// What is killed. A gateway worker and the memory daemon are known by the pool only; the others by the supervisor.
+/// `rmmt` is the keeper of the memory, `rmmt daemon` the one who serves it.
+const VICTIMS: [&str; 7] = ["vas", "vss-0", "wmits", "preview", "gateway worker", "rmmt", "rmmt daemon"];
 
 fn victim(system: &System, client: &Client, name: &str) -> Option<u32> {
-    if name != "gateway worker" {
-        return system.process(name);
+    match name {
+        "gateway worker" => {}
+        "rmmt daemon" => return system.pool(client).map(|pool| pool.daemon_pid),
+        _ => return system.process(name),
     }
     let master = system.process("gateway");
     let mut members = system.members(client).into_iter();

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use aits_service::{CommonArgs, SUPERVISED_ENV, die_with_parent};
+use aits_service::{CommonArgs, SUPERVISED_ENV};
 
 /// Arguments of `aits rmmt`.
 #[derive(clap::Args, Clone, Debug)]
@@ -20,14 +20,12 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args) -> ExitCode {
-    if let Err(error) = die_with_parent() {
-        eprintln!("rmmt: {error}");
-        return error.class().into();
-    }
     let mut daemon = baton_rmmt::Args::new(args.common.run_dir().uri("rmmt"));
     daemon.size = args.pool_size;
     daemon.max_block = args.max_block;
     daemon.log = args.common.log;
     daemon.log_plain = std::env::var_os(SUPERVISED_ENV).is_some();
+    // Not the kernel's parent-death signal: keeper and daemon outlive each other, and end with the supervisor.
+    daemon.supervised = daemon.log_plain;
     baton_rmmt::run(daemon)
 }

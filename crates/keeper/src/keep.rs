@@ -1,22 +1,22 @@
-//! The keeper itself: spawn, hold, wait, spawn again.
+//! The keeper itself: start or follow a daemon, hold, wait, start the next.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use baton_fdpass as fdpass;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use tokio::io::unix::AsyncFd;
-use tokio::process::{Child, Command};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
 
 use crate::backoff::Backoff;
+use crate::daemon::{Daemon, watch};
 use crate::message::{Message, PACKET_LEN_MAX};
+use crate::store::{Said, Store};
+use crate::systemd::Systemd;
 
-/// Environment variable that tells a child the process id of its keeper.
+/// Environment variable that tells a child that its standard input is the socket to its keeper.
 pub(crate) const PARENT_ENV: &str = "BATON_KEEPER_PID";
 
 /// Exit code of a Rust program that panicked.
@@ -25,7 +25,7 @@ const PANICKED: i32 = 101;
 /// Bounds of a keeper.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Descriptors held at most; further deposits are dropped with a warning.
+    /// Descriptors held at most; further deposits are refused, and the daemon is told.
     pub deposits_max: usize,
     /// Children in a row that end without having been ready before the keeper gives up.
     pub failures_max: u32,
@@ -37,6 +37,31 @@ impl Default for Limits {
     fn default() -> Self {
         Self { deposits_max: 4096, failures_max: 10, patience: Duration::from_secs(5) }
     }
+}
+
+/// How a keeper begins.
+#[derive(Debug)]
+pub enum Begin {
+    /// With a daemon of its own, which gets what systemd kept of an earlier life.
+    Start,
+    /// With a daemon that runs already and made this socket for a keeper: it deposits everything, and when it ends, the
+    /// next one is started from here.
+    Follow {
+        /// Our end of the daemon's socket pair.
+        socket: OwnedFd,
+        /// Have the daemon replaced by a new one, of the program's file as it is now, once everything is deposited.
+        replace_daemon: bool,
+    },
+}
+
+/// How a keeper ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kept {
+    /// The daemon ended with this code, or another keeper took over (0).
+    Ended(u8),
+    /// SIGHUP: another keeper holds everything now. The caller starts its program's file anew in this process and
+    /// becomes the keeper again.
+    Renew,
 }
 
 /// Why the keeper itself failed.
@@ -59,117 +84,229 @@ pub enum KeepError {
     },
 }
 
-struct Held {
-    note: Vec<u8>,
-    fd: OwnedFd,
-}
-
-/// Runs children made by `command` until one ends on its own, or until SIGTERM or SIGINT, which are passed on as
-/// SIGTERM. Returns the exit code of the last child.
-///
-/// Call it on the main thread of a process that does nothing else: a child's parent-death signal follows the thread.
+/// Runs daemons made by `command` until one ends on its own, or until SIGTERM or SIGINT, which are passed on as SIGTERM.
 ///
 /// # Errors
 /// [`KeepError`].
-pub fn keep(command: impl FnMut() -> std::process::Command, limits: Limits) -> Result<u8, KeepError> {
+pub fn keep(
+    begin: Begin,
+    command: impl FnMut() -> std::process::Command,
+    limits: Limits,
+) -> Result<Kept, KeepError> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(KeepError::Setup)?;
-    runtime.block_on(supervise(command, limits))
+    runtime.block_on(async {
+        let found = if matches!(begin, Begin::Start) { Systemd::found() } else { Vec::new() };
+        if !found.is_empty() {
+            tracing::info!("keeper: systemd kept {} descriptors of the life before", found.len());
+        }
+        let keeper = Keeper {
+            signals: All::new().map_err(KeepError::Setup)?,
+            store: Store::new(limits.deposits_max, Systemd::from_env(), found),
+            limits,
+            backoff: Backoff::default(),
+        };
+        keeper.run(begin, command).await
+    })
 }
 
-async fn supervise(
-    mut command: impl FnMut() -> std::process::Command,
-    limits: Limits,
-) -> Result<u8, KeepError> {
-    let mut term = signal(SignalKind::terminate()).map_err(KeepError::Setup)?;
-    let mut int = signal(SignalKind::interrupt()).map_err(KeepError::Setup)?;
-    let mut held = BTreeMap::<String, Held>::new();
-    let mut backoff = Backoff::default();
-    loop {
-        let (ours, theirs) = fdpass::socket_pair(fdpass::PairKind::SeqPacket).map_err(KeepError::Setup)?;
-        rustix::io::ioctl_fionbio(&ours, true).map_err(|e| KeepError::Setup(e.into()))?;
-        let socket = watch(ours).map_err(KeepError::Setup)?;
-        let mut command = command();
-        command.stdin(Stdio::from(theirs)).env(PARENT_ENV, std::process::id().to_string());
-        let mut child = Command::from(command).spawn().map_err(KeepError::Spawn)?;
-        let pid = child.id();
+struct All {
+    term: Signals,
+    int: Signals,
+    hup: Signals,
+}
 
-        let mut ready = false;
-        let stopping = tokio::select! {
-            () = serve(&socket, &mut held, &mut ready, limits) => false,
-            _ = child.wait() => false,
-            _ = term.recv() => true,
-            _ = int.recv() => true,
-        };
-        if stopping {
-            let status = stop(child, limits).await.map_err(KeepError::Setup)?;
-            // A child that had not set up its handler yet ends by our own signal: as asked.
-            let obeyed = status.signal() == Some(Signal::TERM.as_raw());
-            return Ok(if obeyed { 0 } else { status.code().map_or(1, exit_code) });
-        }
-        // Either the child has ended, or it closed its socket, which no healthy child does before it ends.
-        let status = stop(child, limits).await.map_err(KeepError::Setup)?;
-        drain(&socket, &mut held, &mut ready, limits);
-        match status.code() {
-            Some(code) if code != PANICKED => return Ok(exit_code(code)),
-            _ => {}
-        }
-        let Some(pause) = backoff.failed(ready, limits.failures_max) else {
-            return Err(KeepError::GaveUp { failures: limits.failures_max, status });
-        };
-        tracing::warn!(
-            "keeper: daemon pid={} ended ({status}); {} descriptors kept, restarting in {} ms",
-            pid.unwrap_or(0),
-            held.len(),
-            pause.as_millis()
-        );
+enum Order {
+    End,
+    Renew,
+}
+
+impl All {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            term: signal(SignalKind::terminate())?,
+            int: signal(SignalKind::interrupt())?,
+            hup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn order(&mut self) -> Order {
         tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            _ = term.recv() => return Ok(0),
-            _ = int.recv() => return Ok(0),
+            _ = self.term.recv() => Order::End,
+            _ = self.int.recv() => Order::End,
+            _ = self.hup.recv() => Order::Renew,
         }
     }
 }
 
-/// An [`OwnedFd`] stays open and the same while it is owned, which is what tokio's unsafe replacement of this function
-/// asks its caller to promise.
-#[expect(
-    deprecated,
-    reason = "the replacement is an unsafe function; for an OwnedFd its condition always holds"
-)]
-fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    AsyncFd::new(fd)
+/// What is known about the daemon that runs now.
+#[derive(Default)]
+struct Life {
+    ready: bool,
+    leaving: Option<u8>,
+    dismissed: bool,
+    /// Its pid, if it is not our child.
+    followed: u32,
+    /// To be told to make room, once it is ready.
+    retire: bool,
+    /// How many descriptors of its predecessor it was given, and whether that was all.
+    given: usize,
+    handed_over: bool,
+}
+
+impl Life {
+    /// Takes note of what it said; what to answer.
+    fn hear(&mut self, said: Said, store: &Store) -> Option<Message> {
+        match said {
+            Said::Nothing => return None,
+            Said::Ready => {
+                self.ready = true;
+                store.systemd.ready("serving");
+                if self.followed != 0 {
+                    tracing::info!(
+                        "keeper pid={} follows daemon pid={}, {} descriptors held",
+                        std::process::id(),
+                        self.followed,
+                        store.len()
+                    );
+                }
+                return std::mem::take(&mut self.retire).then_some(Message::Retire);
+            }
+            Said::Leaving(code) => self.leaving = Some(code),
+            Said::Dismissed => self.dismissed = true,
+            Said::Alive => store.systemd.alive(),
+            Said::Refused(key) => return Some(Message::Refused { key }),
+        }
+        None
+    }
+}
+
+struct Keeper {
+    signals: All,
+    store: Store,
+    limits: Limits,
+    backoff: Backoff,
+}
+
+impl Keeper {
+    async fn run(
+        mut self,
+        begin: Begin,
+        mut command: impl FnMut() -> std::process::Command,
+    ) -> Result<Kept, KeepError> {
+        let mut life = Life::default();
+        let (mut daemon, mut socket) = match begin {
+            Begin::Start => spawn(command())?,
+            Begin::Follow { socket, replace_daemon } => {
+                life.retire = replace_daemon;
+                follow(socket)?
+            }
+        };
+        loop {
+            let mut renewing = false;
+            life.handed_over = !daemon.is_child();
+            life.followed = if daemon.is_child() { 0 } else { daemon.pid() };
+            loop {
+                tokio::select! {
+                    () = serve(&socket, &mut self.store, &mut life) => break,
+                    () = daemon.ended() => break,
+                    order = self.signals.order() => match order {
+                        Order::End => {
+                            self.store.systemd.stopping();
+                            return self.end(daemon).await.map(Kept::Ended);
+                        }
+                        Order::Renew => {
+                            // Ends with its dismissal, or not at all: then this one stays.
+                            renewing = true;
+                            tracing::info!("keeper: told to begin anew; waiting for another keeper");
+                            let _ended_meanwhile = say(&socket, &Message::Replace, None).await;
+                        }
+                    },
+                }
+            }
+            if !life.dismissed {
+                // Either it has ended, or it closed its socket, which no healthy daemon does before it ends.
+                daemon.stop(self.limits.patience).await;
+            }
+            drain(&socket, &mut self.store, &mut life);
+            if life.dismissed {
+                return Ok(if renewing { Kept::Renew } else { Kept::Ended(0) });
+            }
+            let status = daemon.status();
+            if let Some(code) = life.leaving {
+                return Ok(Kept::Ended(code));
+            }
+            if let Some(code) = status.and_then(|status| status.code())
+                && code != PANICKED
+                && code != i32::from(RETIRED)
+            {
+                return Ok(Kept::Ended(exit_code(code)));
+            }
+            let Some(pause) = self.backoff.failed(life.ready, self.limits.failures_max) else {
+                let status = status.unwrap_or_default();
+                return Err(KeepError::GaveUp { failures: self.limits.failures_max, status });
+            };
+            tracing::warn!(
+                "keeper: daemon pid={} ended{}; {} descriptors kept, restarting in {} ms",
+                daemon.pid(),
+                status.map(|status| format!(" ({status})")).unwrap_or_default(),
+                self.store.len(),
+                pause.as_millis()
+            );
+            self.store.systemd.status("the daemon is restarted");
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                order = self.signals.order() => if matches!(order, Order::End) {
+                    return Ok(Kept::Ended(0));
+                }
+            }
+            life = Life::default();
+            (daemon, socket) = spawn(command())?;
+        }
+    }
+
+    /// SIGTERM to the daemon, and how it ended.
+    async fn end(&mut self, mut daemon: Daemon) -> Result<u8, KeepError> {
+        daemon.stop(self.limits.patience).await;
+        let Some(status) = daemon.status() else { return Ok(0) };
+        // A child that had not set up its handler yet ends by our own signal: as asked.
+        let obeyed = std::os::unix::process::ExitStatusExt::signal(&status) == Some(Signal::TERM.as_raw());
+        Ok(if obeyed { 0 } else { status.code().map_or(1, exit_code) })
+    }
+}
+
+/// Exit code of a daemon that makes room for the next one (EX_TEMPFAIL of sysexits).
+pub const RETIRED: u8 = 75;
+
+fn spawn(mut command: std::process::Command) -> Result<(Daemon, AsyncFd<OwnedFd>), KeepError> {
+    let (ours, theirs) = fdpass::socket_pair(fdpass::PairKind::SeqPacket).map_err(KeepError::Setup)?;
+    let socket = ready_socket(ours)?;
+    command.stdin(Stdio::from(theirs)).env(PARENT_ENV, std::process::id().to_string());
+    let child = tokio::process::Command::from(command).spawn().map_err(KeepError::Spawn)?;
+    Ok((Daemon::child(child), socket))
+}
+
+fn follow(socket: OwnedFd) -> Result<(Daemon, AsyncFd<OwnedFd>), KeepError> {
+    let daemon = Daemon::behind(&socket).map_err(KeepError::Setup)?;
+    Ok((daemon, ready_socket(socket)?))
+}
+
+fn ready_socket(socket: OwnedFd) -> Result<AsyncFd<OwnedFd>, KeepError> {
+    rustix::io::ioctl_fionbio(&socket, true).map_err(|e| KeepError::Setup(e.into()))?;
+    watch(socket).map_err(KeepError::Setup)
 }
 
 fn exit_code(code: i32) -> u8 {
     u8::try_from(code).unwrap_or(1)
 }
 
-/// Waits for the end of a child that was told to end (or has ended): SIGTERM, then SIGKILL.
-async fn stop(mut child: Child, limits: Limits) -> io::Result<ExitStatus> {
-    if let Some(status) = child.try_wait()? {
-        return Ok(status);
-    }
-    if let Some(pid) = child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw) {
-        // Not reaped yet, so the number is still this child's.
-        let _ = kill_process(pid, Signal::TERM);
-    }
-    if let Ok(status) = tokio::time::timeout(limits.patience, child.wait()).await {
-        return status;
-    }
-    tracing::warn!("keeper: the daemon did not end within {:?} and is killed", limits.patience);
-    child.kill().await?;
-    child.wait().await
-}
-
-/// Gives the child what its predecessor left, then takes what it deposits, until it closes the socket.
-async fn serve(
-    socket: &AsyncFd<OwnedFd>,
-    held: &mut BTreeMap<String, Held>,
-    ready: &mut bool,
-    limits: Limits,
-) {
-    if let Err(error) = hand_over(socket, held).await {
+/// Gives a child what its predecessor left (a daemon that is followed has it all), then takes what it deposits, until it
+/// closes the socket or dismisses this keeper.
+/// It may be given up and called again at any point.
+async fn serve(socket: &AsyncFd<OwnedFd>, store: &mut Store, life: &mut Life) {
+    if !life.handed_over
+        && let Err(error) = hand_over(socket, store, life).await
+    {
         tracing::warn!("keeper: the daemon did not take its descriptors: {error}");
         return;
     }
@@ -178,65 +315,54 @@ async fn serve(
         let Ok(mut guard) = socket.readable().await else { return };
         match guard.try_io(|socket| Ok(fdpass::recv(socket, &mut buffer, 1)?)) {
             Ok(Ok(received)) if received.len == 0 => return,
-            Ok(Ok(received)) => take(&buffer, received, held, ready, limits),
+            Ok(Ok(received)) => {
+                drop(guard);
+                let len = received.len;
+                let said = store.take(buffer.get(..len).unwrap_or_default(), received);
+                if let Some(answer) = life.hear(said, store) {
+                    let _ended_meanwhile = say(socket, &answer, None).await;
+                }
+                if life.dismissed {
+                    return;
+                }
+            }
             Ok(Err(_)) => return,
             Err(_would_block) => {}
         }
     }
 }
 
-async fn hand_over(socket: &AsyncFd<OwnedFd>, held: &BTreeMap<String, Held>) -> io::Result<()> {
-    for (key, Held { note, fd }) in held {
-        let bytes = Message::Deposit { key: key.clone(), note: note.clone() }
-            .encode()
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-        write(socket, &bytes, Some(fd)).await?;
+async fn hand_over(socket: &AsyncFd<OwnedFd>, store: &Store, life: &mut Life) -> io::Result<()> {
+    for (key, held) in store.iter().skip(life.given) {
+        let message = Message::Deposit { key: key.clone(), note: held.note.clone() };
+        say(socket, &message, Some(&held.fd)).await?;
+        life.given += 1; // nothing is awaited between the sending and this
     }
-    let end = Message::End.encode().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-    write(socket, &end, None).await
+    say(socket, &Message::End, None).await?;
+    life.handed_over = true;
+    Ok(())
 }
 
-async fn write(socket: &AsyncFd<OwnedFd>, bytes: &[u8], fd: Option<&OwnedFd>) -> io::Result<()> {
+async fn say(socket: &AsyncFd<OwnedFd>, message: &Message, fd: Option<&OwnedFd>) -> io::Result<()> {
+    let bytes = message.encode().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
     let fds: Vec<_> = fd.into_iter().map(AsFd::as_fd).collect();
     loop {
         let mut guard = socket.writable().await?;
-        if let Ok(result) = guard.try_io(|socket| Ok(fdpass::send(socket, bytes, &fds)?)) {
+        if let Ok(result) = guard.try_io(|socket| Ok(fdpass::send(socket, &bytes, &fds)?)) {
             return result.map(|_| ());
         }
     }
 }
 
-/// Reads what a child that has ended left in the socket.
-fn drain(socket: &AsyncFd<OwnedFd>, held: &mut BTreeMap<String, Held>, ready: &mut bool, limits: Limits) {
+/// Reads what a daemon that has ended left in the socket.
+fn drain(socket: &AsyncFd<OwnedFd>, store: &mut Store, life: &mut Life) {
     let mut buffer = vec![0; PACKET_LEN_MAX];
     while let Ok(received) = fdpass::recv(socket.get_ref(), &mut buffer, 1) {
         if received.len == 0 {
             return;
         }
-        take(&buffer, received, held, ready, limits);
-    }
-}
-
-fn take(
-    buffer: &[u8],
-    mut received: fdpass::Received,
-    held: &mut BTreeMap<String, Held>,
-    ready: &mut bool,
-    limits: Limits,
-) {
-    let message = buffer.get(..received.len).and_then(Message::decode);
-    match (message, received.fds.pop()) {
-        (Some(Message::Deposit { key, note }), Some(fd)) => {
-            if held.len() < limits.deposits_max || held.contains_key(&key) {
-                held.insert(key, Held { note, fd });
-            } else {
-                tracing::warn!("keeper: {} descriptors are held already, `{key}` is dropped", held.len());
-            }
-        }
-        (Some(Message::Withdraw { key }), None) => {
-            held.remove(&key);
-        }
-        (Some(Message::Ready), None) => *ready = true,
-        _ => tracing::warn!("keeper: the daemon sent something that is no message; ignored"),
+        let len = received.len;
+        let said = store.take(buffer.get(..len).unwrap_or_default(), received);
+        let _nobody_to_tell = life.hear(said, store);
     }
 }

@@ -6,6 +6,12 @@
 //! | 2 withdraw | key length | key | no | child → keeper |
 //! | 3 ready | 0 | – | no | child → keeper |
 //! | 4 end of deposits | 0 | – | no | keeper → child |
+//! | 5 leaving | exit code | – | no | child → keeper: it ends on purpose, with this code; start no other |
+//! | 6 dismissed | 0 | – | no | child → keeper: another keeper holds everything |
+//! | 7 alive | 0 | – | no | child → keeper: its loop turns |
+//! | 8 replace | 0 | – | no | keeper → child: find another keeper and dismiss me |
+//! | 9 retire | 0 | – | no | keeper → child: end, another one of you is started from the program's file |
+//! | 10 refused | key length | key | no | keeper → child: the descriptor under this key is not held |
 
 /// Longest key in bytes.
 pub const KEY_LEN_MAX: usize = 64;
@@ -27,6 +33,18 @@ pub(crate) enum Message {
     Ready,
     /// That was all.
     End,
+    /// The child ends on purpose.
+    Leaving { code: u8 },
+    /// Another keeper holds everything.
+    Dismissed,
+    /// The child's loop turns.
+    Alive,
+    /// Find another keeper.
+    Replace,
+    /// Make room for the next daemon.
+    Retire,
+    /// What came under this key is not held.
+    Refused { key: String },
 }
 
 /// Key or note out of bounds.
@@ -39,8 +57,14 @@ impl Message {
         let (tag, key, note): (u8, &str, &[u8]) = match self {
             Self::Deposit { key, note } => (1, key, note),
             Self::Withdraw { key } => (2, key, &[]),
+            Self::Refused { key } => (10, key, &[]),
             Self::Ready => return Ok(vec![3, 0]),
             Self::End => return Ok(vec![4, 0]),
+            Self::Leaving { code } => return Ok(vec![5, *code]),
+            Self::Dismissed => return Ok(vec![6, 0]),
+            Self::Alive => return Ok(vec![7, 0]),
+            Self::Replace => return Ok(vec![8, 0]),
+            Self::Retire => return Ok(vec![9, 0]),
         };
         let key_len = u8::try_from(key.len()).map_err(|_| TooLong)?;
         if key.is_empty() || key.len() > KEY_LEN_MAX || note.len() > NOTE_LEN_MAX {
@@ -55,13 +79,23 @@ impl Message {
     /// `None` for anything that [`Message::encode`] does not write.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let (&[tag, key_len], rest) = bytes.split_first_chunk()?;
+        if tag == 5 && rest.is_empty() {
+            return Some(Self::Leaving { code: key_len });
+        }
         let (key, note) = rest.split_at_checked(usize::from(key_len))?;
         let message = match tag {
-            1 | 2 if key.is_empty() || key.len() > KEY_LEN_MAX || note.len() > NOTE_LEN_MAX => return None,
+            1 | 2 | 10 if key.is_empty() || key.len() > KEY_LEN_MAX || note.len() > NOTE_LEN_MAX => {
+                return None;
+            }
             1 => Self::Deposit { key: String::from_utf8(key.to_vec()).ok()?, note: note.to_vec() },
             2 if note.is_empty() => Self::Withdraw { key: String::from_utf8(key.to_vec()).ok()? },
+            10 if note.is_empty() => Self::Refused { key: String::from_utf8(key.to_vec()).ok()? },
             3 if rest.is_empty() => Self::Ready,
             4 if rest.is_empty() => Self::End,
+            6 if rest.is_empty() => Self::Dismissed,
+            7 if rest.is_empty() => Self::Alive,
+            8 if rest.is_empty() => Self::Replace,
+            9 if rest.is_empty() => Self::Retire,
             _ => return None,
         };
         Some(message)
@@ -76,7 +110,8 @@ mod tests {
     proptest! {
         #[test]
         fn deposits_come_back(key in "[a-z0-9/]{1,64}", note in proptest::collection::vec(any::<u8>(), 0..1024)) {
-            for message in [Message::Deposit { key: key.clone(), note }, Message::Withdraw { key }] {
+            let refused = Message::Refused { key: key.clone() };
+            for message in [Message::Deposit { key: key.clone(), note }, Message::Withdraw { key }, refused] {
                 let bytes = message.encode().unwrap();
                 prop_assert!(bytes.len() <= PACKET_LEN_MAX);
                 prop_assert_eq!(Message::decode(&bytes), Some(message));

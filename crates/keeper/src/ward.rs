@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use baton_fdpass as fdpass;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 
 use crate::keep::PARENT_ENV;
 use crate::message::{Message, PACKET_LEN_MAX};
@@ -34,8 +33,8 @@ pub struct Ward {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WardError {
-    /// The role was set in the environment, but the parent is no keeper.
-    #[error("this process was started as a daemon under a keeper, but its keeper has gone")]
+    /// The keeper has ended.
+    #[error("the keeper of this process has gone")]
     NoKeeper,
     /// A key or note is too long.
     #[error("{0}")]
@@ -54,25 +53,46 @@ pub enum WardError {
 impl Ward {
     /// Takes up the socket to the keeper (standard input) and everything the predecessor deposited.
     ///
-    /// `Ok(None)` if this process was not started by a keeper. From here on, the end of the keeper sends SIGTERM to
-    /// this process. Call it once, early, on the main thread.
+    /// `Ok(None)` if this process was not started by a keeper. Call it once, early.
     ///
     /// # Errors
     /// [`WardError`]: the keeper is gone or does not follow the protocol.
     pub fn from_parent() -> Result<Option<(Self, Vec<Deposit>)>, WardError> {
-        let Some(keeper) = std::env::var(PARENT_ENV).ok().and_then(|pid| pid.parse().ok()) else {
+        if std::env::var_os(PARENT_ENV).is_none() {
             return Ok(None);
-        };
-        set_parent_process_death_signal(Some(Signal::TERM)).map_err(std::io::Error::from)?;
-        // The keeper may have ended before the signal was asked for: then we have another parent already.
-        if getppid() != Pid::from_raw(keeper) {
-            return Err(WardError::NoKeeper);
         }
         let socket = std::io::stdin().as_fd().try_clone_to_owned()?;
         Self::take_up(socket).map(Some)
     }
 
-    pub(crate) fn take_up(socket: OwnedFd) -> Result<(Self, Vec<Deposit>), WardError> {
+    /// A socket pair for a keeper that is not there yet: the daemon's end, and the one to give to the keeper, as the
+    /// standard input of its process or over another socket. The keeper finds out who the daemon is by asking the kernel
+    /// who made the pair, so the daemon itself must make it.
+    ///
+    /// # Errors
+    /// The kernel's error.
+    pub fn pair() -> std::io::Result<(Self, OwnedFd)> {
+        let (socket, keeper) = fdpass::socket_pair(fdpass::PairKind::SeqPacket)?;
+        Ok((Self { socket }, keeper))
+    }
+
+    /// Another descriptor of this socket, to wait for what the keeper says or for its end, and to read it with
+    /// [`Heard::read`].
+    ///
+    /// # Errors
+    /// The kernel's error.
+    pub fn ears(&self) -> std::io::Result<OwnedFd> {
+        self.socket.try_clone()
+    }
+
+    /// Whether the keeper has ended by now.
+    pub fn is_gone(&self) -> bool {
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let mut fds = [PollFd::new(&self.socket, PollFlags::RDHUP)];
+        matches!(poll(&mut fds, Some(&now)), Ok(1..))
+    }
+
+    fn take_up(socket: OwnedFd) -> Result<(Self, Vec<Deposit>), WardError> {
         let ward = Self { socket };
         let mut deposits = Vec::new();
         let mut buffer = vec![0; PACKET_LEN_MAX];
@@ -107,6 +127,30 @@ impl Ward {
         self.say(&Message::Withdraw { key: key.to_owned() }, &[])
     }
 
+    /// Tells the keeper that another one holds everything now. It ends.
+    ///
+    /// # Errors
+    /// [`WardError`].
+    pub fn dismiss(&self) -> Result<(), WardError> {
+        self.say(&Message::Dismissed, &[])
+    }
+
+    /// Tells the keeper that this daemon ends on purpose, with this exit code.
+    ///
+    /// # Errors
+    /// [`WardError`].
+    pub fn leaving(&self, code: u8) -> Result<(), WardError> {
+        self.say(&Message::Leaving { code }, &[])
+    }
+
+    /// Tells the keeper that the daemon's loop turns, for a watchdog.
+    ///
+    /// # Errors
+    /// [`WardError`].
+    pub fn alive(&self) -> Result<(), WardError> {
+        self.say(&Message::Alive, &[])
+    }
+
     /// Tells the keeper that this child serves: if it is killed now, the next one starts at once.
     ///
     /// # Errors
@@ -118,8 +162,18 @@ impl Ward {
     fn say(&self, message: &Message, fds: &[BorrowedFd<'_>]) -> Result<(), WardError> {
         let bytes = message.encode().map_err(|error| WardError::TooLong(error.to_string()))?;
         self.wait(PollFlags::OUT)?;
-        fdpass::send(&self.socket, &bytes, fds).map_err(std::io::Error::from)?;
-        Ok(())
+        match fdpass::send(&self.socket, &bytes, fds).map_err(std::io::Error::from) {
+            Ok(_) => Ok(()),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    std::io::ErrorKind::BrokenPipe | std::io::ErrorKind::ConnectionReset
+                ) =>
+            {
+                Err(WardError::NoKeeper)
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn wait(&self, what: PollFlags) -> Result<(), WardError> {
@@ -130,6 +184,42 @@ impl Ward {
                 Ok(_) => return Ok(()),
                 Err(rustix::io::Errno::INTR) => {}
                 Err(errno) => return Err(std::io::Error::from(errno).into()),
+            }
+        }
+    }
+}
+
+/// What a keeper says to a daemon that serves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Heard {
+    /// It could not hold what was deposited under this key.
+    Refused(String),
+    /// It wants to be replaced by another keeper.
+    Replace,
+    /// The daemon shall end without cleaning up: the keeper starts the next one from the program's file.
+    Retire,
+    /// It has ended.
+    Gone,
+}
+
+impl Heard {
+    /// Reads one word from [`Ward::ears`], without waiting. `None`: nothing there (any more).
+    pub fn read(ears: &OwnedFd) -> Option<Self> {
+        let mut buffer = [0; PACKET_LEN_MAX];
+        loop {
+            match poll(&mut [PollFd::new(ears, PollFlags::IN)], Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) {
+                Ok(0) | Err(_) => return None,
+                Ok(_) => {}
+            }
+            let Ok(received) = fdpass::recv(ears, &mut buffer, 1) else { return Some(Self::Gone) };
+            if received.len == 0 {
+                return Some(Self::Gone);
+            }
+            match buffer.get(..received.len).and_then(Message::decode) {
+                Some(Message::Refused { key }) => return Some(Self::Refused(key)),
+                Some(Message::Replace) => return Some(Self::Replace),
+                Some(Message::Retire) => return Some(Self::Retire),
+                _ => tracing::warn!("ward: the keeper sent something that is no message; ignored"),
             }
         }
     }

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::os::fd::AsFd;
 use std::process::Command;
 
-use baton_keeper::{KeepError, Limits, Ward, keep};
+use baton_keeper::{Begin, KeepError, Kept, Limits, Ward, keep};
 use rustix::process::{Signal, getpid, kill_process};
 
 const PLAY: &str = "KEEPER_TEST_PLAY";
@@ -79,23 +79,23 @@ fn child() {
 
 #[test]
 fn what_a_killed_child_deposited_is_handed_to_the_next() {
-    assert_eq!(keep(child_command("killed"), Limits::default()).unwrap(), 42);
+    assert_eq!(keep(Begin::Start, child_command("killed"), Limits::default()).unwrap(), Kept::Ended(42));
 }
 
 #[test]
 fn hundreds_of_descriptors_survive() {
-    assert_eq!(keep(child_command("many"), Limits::default()).unwrap(), 43);
+    assert_eq!(keep(Begin::Start, child_command("many"), Limits::default()).unwrap(), Kept::Ended(43));
 }
 
 #[test]
 fn a_child_that_ends_on_its_own_is_not_restarted() {
-    assert_eq!(keep(child_command("config"), Limits::default()).unwrap(), 78);
+    assert_eq!(keep(Begin::Start, child_command("config"), Limits::default()).unwrap(), Kept::Ended(78));
 }
 
 #[test]
 fn children_that_never_serve_are_given_up() {
     let limits = Limits { failures_max: 3, ..Limits::default() };
-    let error = keep(child_command("never ready"), limits).unwrap_err();
+    let error = keep(Begin::Start, child_command("never ready"), limits).unwrap_err();
     assert!(matches!(error, KeepError::GaveUp { failures: 3, .. }), "{error}");
 }
 

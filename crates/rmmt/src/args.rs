@@ -40,6 +40,11 @@ pub struct Args {
     #[arg(long)]
     pub no_keeper: bool,
 
+    /// For a supervisor that starts this program again when it ends: take over from a keeper that was killed while its
+    /// daemon serves, instead of refusing to start beside it; and end when the supervisor ends.
+    #[arg(long)]
+    pub supervised: bool,
+
     /// What to log, to stderr: error, warn, info, debug.
     #[arg(long = "log-level", value_name = "FILTER", env = "BATON_LOG", default_value = "info")]
     pub log: String,
@@ -61,6 +66,7 @@ impl Args {
             inbox_len: 64,
             allow_uid: Vec::new(),
             no_keeper: false,
+            supervised: false,
             log: "info".into(),
             log_plain: false,
         }

@@ -10,15 +10,16 @@ mod files;
 mod listeners;
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use baton_address::{BindError, Listener};
-use baton_keeper::{Deposit, Ward, WardError};
+use baton_keeper::{Deposit, WardError};
 use baton_pool::{Pool, PoolConfig, PoolFds};
 use rustix::fs::{Mode, OFlags};
 
 use crate::Args;
+use crate::chest::Chest;
 pub(crate) use files::Files;
 pub(crate) use listeners::Places;
 
@@ -74,7 +75,7 @@ impl Base {
     /// Takes over what `deposits` hold, or starts anew. Deposits that are not ours stay in the list.
     pub(crate) fn lay(
         args: &Args,
-        ward: Option<&Ward>,
+        chest: &mut Chest,
         deposits: &mut Vec<Deposit>,
     ) -> Result<Self, BaseError> {
         let places = Places::parse(args)?;
@@ -85,11 +86,11 @@ impl Base {
         let (lock, metadata, payload) = (take(LOCK), take(METADATA), take(PAYLOAD));
         let held = deposits.extract_if(.., |d| d.key.starts_with(LISTENER)).collect();
 
-        let files = Files::lock(&places, lock.map(|d| d.fd), ward)?;
-        let memory = memory(args, ward, metadata.zip(payload));
+        let files = Files::lock(&places, lock.map(|d| d.fd), chest)?;
+        let memory = memory(args, chest, metadata.zip(payload));
         let laid = memory.and_then(|memory| {
             let payload_read_only = reopen_read_only(&memory.fds.payload).map_err(BaseError::Readers)?;
-            Ok((memory, payload_read_only, places.listen(ward, held)?))
+            Ok((memory, payload_read_only, places.listen(chest, held)?))
         });
         // A refused start leaves nothing behind; the lock itself is still held while its file goes.
         let (Memory { pool, fds, lives }, payload_read_only, listeners) =
@@ -104,20 +105,21 @@ struct Memory {
     lives: u32,
 }
 
-fn memory(args: &Args, ward: Option<&Ward>, held: Option<(Deposit, Deposit)>) -> Result<Memory, BaseError> {
+fn memory(args: &Args, chest: &mut Chest, held: Option<(Deposit, Deposit)>) -> Result<Memory, BaseError> {
     match held {
         Some((metadata, payload)) => {
             let before = <[u8; 4]>::try_from(payload.note.as_slice()).map_or(0, u32::from_le_bytes);
             let lives = before.saturating_add(1);
             let fds = PoolFds { metadata: metadata.fd, payload: payload.fd };
             let pool = Pool::open(&fds.metadata, &fds.payload)?;
-            deposit(ward, PAYLOAD, &lives.to_le_bytes(), &fds.payload)?;
+            chest.own(METADATA, &[], &fds.metadata).map_err(WardError::from)?;
+            chest.put(PAYLOAD, &lives.to_le_bytes(), &fds.payload)?;
             Ok(Memory { pool, fds, lives })
         }
         None => {
             let (pool, fds) = Pool::create(&config(args))?;
-            deposit(ward, METADATA, &[], &fds.metadata)?;
-            deposit(ward, PAYLOAD, &0u32.to_le_bytes(), &fds.payload)?;
+            chest.put(METADATA, &[], &fds.metadata)?;
+            chest.put(PAYLOAD, &0u32.to_le_bytes(), &fds.payload)?;
             Ok(Memory { pool, fds, lives: 0 })
         }
     }
@@ -131,10 +133,6 @@ fn config(args: &Args) -> PoolConfig {
         inbox_slots: args.inbox_len,
         ..PoolConfig::default()
     }
-}
-
-fn deposit(ward: Option<&Ward>, key: &str, note: &[u8], fd: impl AsFd) -> Result<(), WardError> {
-    ward.map_or(Ok(()), |ward| ward.deposit(key, note, fd.as_fd()))
 }
 
 fn reopen_read_only(payload: &OwnedFd) -> io::Result<OwnedFd> {

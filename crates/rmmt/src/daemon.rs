@@ -4,12 +4,12 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use baton_address::{AsyncListener, Stream};
-use baton_keeper::{Deposit, KeepError, Limits, Ward, WardError, keep};
+use baton_keeper::{Deposit, KeepError, RETIRED, Ward, WardError};
 use baton_pool::PoolFds;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
@@ -18,16 +18,18 @@ use tracing_subscriber::EnvFilter;
 
 use crate::Args;
 use crate::admission::Policy;
-use crate::base::{Base, BaseError, Files, Places};
+use crate::base::{Base, BaseError, Files};
+use crate::chest::Chest;
 use crate::classic::Classic;
 use crate::door::Visitor;
+use crate::follow::AskError;
+use crate::keeping::Keeping;
 use crate::registry::{Registry, Shared};
+use crate::role::{self, Role};
+use crate::watch::{Process, ProcessError};
 
 /// Exit code for a command line that cannot work on this machine (EX_CONFIG of sysexits).
 const EXIT_CONFIG: u8 = 78;
-
-/// Tells a child of the keeper what it is.
-const ROLE_ENV: &str = "BATON_RMMT_ROLE";
 
 /// Connections that have not attached, at most. One more pushes out the oldest.
 const STRANGERS_MAX: usize = 64;
@@ -47,6 +49,7 @@ pub(crate) struct House {
     pub(crate) policy: Policy,
     pub(crate) lives: u32,
     pub(crate) classic: Classic,
+    pub(crate) keeping: Keeping,
     fds: PoolFds,
     payload_read_only: OwnedFd,
 }
@@ -61,13 +64,19 @@ impl House {
 
 /// Why the daemon ends other than by a signal.
 #[derive(Debug, thiserror::Error)]
-enum Failed {
+pub(crate) enum Failed {
     #[error("{0}")]
     Base(#[from] BaseError),
     #[error("{0}")]
     Keeper(#[from] WardError),
     #[error("{0}")]
     Keep(#[from] KeepError),
+    #[error("{0}")]
+    Ask(#[from] AskError),
+    #[error("the daemon that this process kept has ended")]
+    Lost,
+    #[error("the program's file cannot be started anew: {0}")]
+    Renew(#[source] io::Error),
     #[error("this program's own file cannot be found: {0}")]
     Myself(#[source] io::Error),
     #[error("--log-level {given:?} is no filter: {reason}; try `info`")]
@@ -103,25 +112,14 @@ pub fn run(args: Args) -> ExitCode {
 
 fn start(args: &Args) -> Result<u8, Failed> {
     init_logging(args)?;
-    if std::env::var_os(ROLE_ENV).is_some() {
-        return match Ward::from_parent()? {
+    match Role::from_env() {
+        Role::Daemon => match Ward::from_parent()? {
             Some((ward, deposits)) => daemon(args, Some(ward), deposits),
             None => Err(WardError::NoKeeper.into()),
-        };
+        },
+        Role::Keeper if args.no_keeper => daemon(args, None, Vec::new()),
+        role => role::keeper(args, role),
     }
-    if args.no_keeper {
-        return daemon(args, None, Vec::new());
-    }
-    Places::parse(args)?;
-    raise_descriptor_limit();
-    let program = std::env::current_exe().map_err(Failed::Myself)?;
-    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
-    let command = || {
-        let mut command = Command::new(&program);
-        command.args(&arguments).env(ROLE_ENV, "daemon");
-        command
-    };
-    Ok(keep(command, Limits::default())?)
 }
 
 fn init_logging(args: &Args) -> Result<(), Failed> {
@@ -138,7 +136,7 @@ fn init_logging(args: &Args) -> Result<(), Failed> {
 }
 
 /// A member needs three descriptors here and one at the keeper: 2047 of them more than the customary 1024.
-fn raise_descriptor_limit() {
+pub(crate) fn raise_descriptor_limit() {
     let limit = getrlimit(Resource::Nofile);
     let wanted = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
     if let Err(error) = setrlimit(Resource::Nofile, wanted) {
@@ -150,27 +148,30 @@ fn daemon(args: &Args, ward: Option<Ward>, deposits: Vec<Deposit>) -> Result<u8,
     raise_descriptor_limit();
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failed::Runtime)?;
-    LocalSet::new().block_on(&runtime, serve(args, ward, deposits))?;
-    Ok(0)
+    match LocalSet::new().block_on(&runtime, serve(args, Chest::new(ward), deposits))? {
+        Served::Ended => Ok(0),
+        Served::Retired => Ok(RETIRED),
+    }
 }
 
-async fn serve(args: &Args, ward: Option<Ward>, mut deposits: Vec<Deposit>) -> Result<(), Failed> {
+async fn serve(args: &Args, mut chest: Chest, mut deposits: Vec<Deposit>) -> Result<Served, Failed> {
     // Before there is anything that an early signal could leave behind.
     let mut term = signal(SignalKind::terminate()).map_err(Failed::Runtime)?;
     let mut int = signal(SignalKind::interrupt()).map_err(Failed::Runtime)?;
-    let base = Base::lay(args, ward.as_ref(), &mut deposits)?;
+    let base = Base::lay(args, &mut chest, &mut deposits)?;
     let Base { pool, fds, payload_read_only, listeners, files, lives } = base;
     let listeners: Vec<_> =
         listeners.into_iter().map(AsyncListener::new).collect::<io::Result<_>>().map_err(Failed::Runtime)?;
 
     let bytes = pool.usage().total_bytes;
-    let registry = Rc::new(RefCell::new(Registry::new(pool, ward)));
+    let registry = Rc::new(RefCell::new(Registry::new(pool, chest)));
     if lives > 0 {
         Registry::adopt(&registry, deposits);
     }
     let policy = Policy::new(args.allow_uid.clone());
     let classic = Classic::new(registry.borrow().pool(), None, lives);
-    let house = Rc::new(House { registry, policy, lives, classic, fds, payload_read_only });
+    let keeping = Keeping::new();
+    let house = Rc::new(House { registry, policy, lives, classic, keeping, fds, payload_read_only });
     house.registry.borrow().ready();
     let places: Vec<_> = listeners.iter().map(|listener| listener.local().to_string()).collect();
     tracing::info!("rmmt: {} MiB ready at {}", bytes >> 20, places.join(" and "));
@@ -178,16 +179,54 @@ async fn serve(args: &Args, ward: Option<Ward>, mut deposits: Vec<Deposit>) -> R
     tokio::select! {
         () = accept_all(&house, listeners) => {}
         () = sweep_leavers(&house) => {}
+        () = signs_of_life(&house) => {}
+        () = supervisor_ends() => tracing::info!("rmmt: the supervisor has ended"),
+        () = house.keeping.look_after(&house.registry) => {
+            tracing::info!("rmmt: making room for the next daemon");
+            return Ok(Served::Retired);
+        }
         _ = term.recv() => {}
         _ = int.recv() => {}
     }
     end(&house, &files);
-    Ok(())
+    Ok(Served::Ended)
+}
+
+/// How serving came to its end.
+enum Served {
+    /// For good.
+    Ended,
+    /// The next daemon goes on where this one stopped.
+    Retired,
+}
+
+/// Tells the keeper, and it systemd, that this loop turns; as often as systemd asked for, thrice.
+async fn signs_of_life(house: &House) {
+    let micros = std::env::var("WATCHDOG_USEC").ok().and_then(|text| text.parse::<u64>().ok());
+    let Some(micros) = micros.filter(|micros| *micros > 0) else { return std::future::pending().await };
+    loop {
+        house.registry.borrow().chest.tell(Ward::alive);
+        tokio::time::sleep(Duration::from_micros(micros / 3)).await;
+    }
+}
+
+/// Comes back when the process that supervises this daemon has ended; never if there is none.
+async fn supervisor_ends() {
+    let Some((pid, start_time)) = role::supervised_by() else { return std::future::pending().await };
+    match Process::open(pid, start_time) {
+        Ok(process) => process.ended().await,
+        Err(ProcessError::Ended { .. }) => {}
+        Err(error) => {
+            tracing::warn!("rmmt: the supervisor cannot be watched: {error}");
+            std::future::pending().await
+        }
+    }
 }
 
 fn end(house: &House, files: &Files) {
     house.registry.borrow().close_all();
     files.remove();
+    house.registry.borrow().chest.tell(|ward| ward.leaving(0));
     tracing::info!("rmmt: ended");
 }
 

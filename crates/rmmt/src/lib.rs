@@ -31,11 +31,15 @@
 mod admission;
 mod args;
 mod base;
+mod chest;
 mod classic;
 mod daemon;
 mod door;
+mod follow;
+mod keeping;
 mod registry;
 mod report;
+mod role;
 mod session;
 mod size;
 mod watch;

@@ -6,7 +6,7 @@
 //!
 //! | step | killed after it |
 //! |---|---|
-//! | 1. `pool.admit` | an endpoint without a deposit: its member never got an answer, so it is reaped at adoption |
+//! | 1. `pool.admit` | an endpoint without a deposit: its member never got an answer; it is closed at adoption and reaped when its process ends |
 //! | 2. deposit event descriptor and note | the member retries with the same token and gets this endpoint |
 //! | 3. answer | – |
 //!
@@ -22,13 +22,14 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
-use baton_keeper::Ward;
+use baton_keeper::Deposit;
 use baton_pool::{Admission, AdmitError, BlockId, EndpointId, EndpointKind, EndpointRef, Pool};
 use baton_wire::attach::{Access, Attach, ErrorCode, Failure, Name};
 use rustix::event::EventfdFlags;
 use serde::{Deserialize, Serialize};
 use tokio::task::AbortHandle;
 
+use crate::chest::Chest;
 use crate::watch::{Process, ProcessError};
 
 /// What the kernel says about a peer.
@@ -103,7 +104,7 @@ pub(crate) enum Cause {
 /// All members.
 pub(crate) struct Registry {
     pool: Pool,
-    ward: Option<Ward>,
+    pub(crate) chest: Chest,
     entries: BTreeMap<EndpointId, Entry>,
     /// The daemon's own endpoint, once it has one.
     own: Option<EndpointRef>,
@@ -123,18 +124,24 @@ pub(crate) struct Admitted {
 }
 
 impl Registry {
-    pub(crate) fn new(pool: Pool, ward: Option<Ward>) -> Self {
+    pub(crate) fn new(pool: Pool, chest: Chest) -> Self {
         let (entries, lent) = (BTreeMap::new(), Vec::new());
-        Self { pool, ward, entries, own: None, lent, deaths: Cell::new(0) }
+        Self { pool, chest, entries, own: None, lent, deaths: Cell::new(0) }
+    }
+
+    /// Duplicates of everything that a keeper holds.
+    pub(crate) fn everything(&self) -> std::io::Result<Vec<Deposit>> {
+        let mut all = self.chest.duplicates()?;
+        for entry in self.entries.values() {
+            let note = serde_json::to_vec(&entry.note)?;
+            all.push(crate::chest::duplicate(&deposit_key(entry.endpoint), &note, &entry.wake)?);
+        }
+        Ok(all)
     }
 
     /// Tells the keeper that this daemon serves.
     pub(crate) fn ready(&self) {
-        if let Some(ward) = &self.ward
-            && let Err(error) = ward.ready()
-        {
-            tracing::warn!("rmmt: {error}");
-        }
+        self.chest.tell(baton_keeper::Ward::ready);
     }
 
     pub(crate) fn pool(&self) -> &Pool {
@@ -275,10 +282,7 @@ impl Registry {
         note: &Note,
         wake: BorrowedFd<'_>,
     ) -> Result<(), Box<dyn std::error::Error>> {
-        if let Some(ward) = &self.ward {
-            ward.deposit(&deposit_key(endpoint), &serde_json::to_vec(note)?, wake)?;
-        }
-        Ok(())
+        Ok(self.chest.deposit(&deposit_key(endpoint), &serde_json::to_vec(note)?, wake)?)
     }
 
     /// Makes sure that no living process has `inbox`.

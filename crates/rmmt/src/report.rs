@@ -72,6 +72,7 @@ pub(crate) fn pool(registry: &Registry, adoptions: u32) -> PoolInfo {
         classes: usage.classes.iter().map(class).collect(),
         adoptions,
         deaths: registry.deaths(),
+        daemon_pid: std::process::id(),
     }
 }
 

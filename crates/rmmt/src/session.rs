@@ -220,6 +220,10 @@ impl Session {
                 return Ok((Answer::Opened(Opened { endpoint: id.get(), incarnation }), vec![found.wake]));
             }
             Request::Inboxes => Answer::Inboxes { inboxes: report::inboxes(&registry.borrow()) },
+            Request::Keep => {
+                let theirs = self.house.keeping.asked(registry, peer)?;
+                return Ok((Answer::Kept, vec![theirs]));
+            }
             Request::Members => Answer::Members { members: report::members(&registry.borrow()) },
             Request::Pool => Answer::Pool(report::pool(&registry.borrow(), self.house.lives)),
             Request::Blocks { held_by, from, limit } => {

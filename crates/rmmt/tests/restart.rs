@@ -120,14 +120,6 @@ fn a_stopped_daemon_is_a_sentence_and_not_a_hang() {
 }
 
 #[test]
-fn a_killed_keeper_ends_the_daemon_cleanly() {
-    let daemon = Daemon::start();
-    kill(daemon.keeper_pid(), Signal::KILL);
-    daemon.logged(&["rmmt: ended"]);
-    until("the socket to go", || (!daemon.socket().exists()).then_some(()));
-}
-
-#[test]
 fn one_daemon_at_a_time_and_a_stale_socket_is_replaced() {
     let daemon = Daemon::start();
     let second = stage_second(&daemon.uri());

@@ -126,6 +126,9 @@ pub struct PoolInfo {
     /// Processes whose death this daemon has cleaned up after, since it was (re)started.
     #[serde(default)]
     pub deaths: u64,
+    /// Process that answers.
+    #[serde(default)]
+    pub daemon_pid: u32,
 }
 
 /// One size class of the pool.

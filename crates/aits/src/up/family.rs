@@ -32,6 +32,8 @@ pub(super) struct Member {
     pub(super) stage: Stage,
     /// Whether the others cannot live on without it.
     pub(super) foundation: bool,
+    /// The socket at which it is reached, if it may live on when the process that was started ends.
+    pub(super) lives_at: Option<PathBuf>,
     /// The socket that must answer before it starts.
     pub(super) waits_for: Option<PathBuf>,
     /// What to add if it cannot start: the setting that is likely to be the cause.
@@ -55,6 +57,7 @@ pub(super) fn members(settings: &Settings) -> Result<Vec<Member>, ServiceError> 
             arguments,
             stage,
             foundation,
+            lives_at: foundation.then(|| settings.run.socket("rmmt")),
             waits_for,
             hint: None,
         }

@@ -154,6 +154,15 @@ impl Keeper {
         }
     }
 
+    /// Whether somebody still answers for a process that has ended: of the memory, only the keeper was killed, and the
+    /// next one takes over from it.
+    async fn lives_on(&self) -> bool {
+        match &self.member.lives_at {
+            Some(path) => tokio::net::UnixStream::connect(path).await.is_ok(),
+            None => false,
+        }
+    }
+
     async fn live(&mut self) -> Over {
         let Member { name, stage, .. } = &self.member;
         let mut lost = self.orders.foundation_lost.subscribe();
@@ -245,7 +254,7 @@ impl Keeper {
             Over::Exit(status) => (explained(status), ExitClass::of(status.code().unwrap_or(1))),
             Over::Spawn(error) => (format!("cannot be started: {error}"), ExitClass::Failed),
         };
-        if self.member.foundation {
+        if self.member.foundation && !self.lives_on().await {
             self.orders.foundation_lost.send_modify(|times| *times += 1);
         }
         let sentence = self.sentence.lock().unwrap_or_else(PoisonError::into_inner).take();

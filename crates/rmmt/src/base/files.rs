@@ -10,11 +10,12 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use baton_keeper::Ward;
+use baton_keeper::WardError;
 use rustix::fs::{FlockOperation, OFlags};
 use rustix::io::Errno;
 
-use super::{BaseError, LOCK, Places, deposit};
+use super::{BaseError, LOCK, Places};
+use crate::chest::Chest;
 
 /// The sockets' files, and the lock.
 pub(crate) struct Files {
@@ -24,17 +25,16 @@ pub(crate) struct Files {
 }
 
 impl Files {
-    pub(super) fn lock(
-        places: &Places,
-        held: Option<OwnedFd>,
-        ward: Option<&Ward>,
-    ) -> Result<Self, BaseError> {
+    pub(super) fn lock(places: &Places, held: Option<OwnedFd>, chest: &mut Chest) -> Result<Self, BaseError> {
         let lock = lock_path(places.first_socket());
         let lock_file = match held {
-            Some(held) => held,
+            Some(held) => {
+                chest.own(LOCK, &[], &held).map_err(WardError::from)?;
+                held
+            }
             None => {
                 let taken = take_lock(&lock)?;
-                deposit(ward, LOCK, &[], &taken)?;
+                chest.put(LOCK, &[], &taken)?;
                 taken
             }
         };

@@ -4,10 +4,11 @@ use std::net::ToSocketAddrs;
 use std::path::Path;
 
 use baton_address::{Address, Listener};
-use baton_keeper::{Deposit, Ward};
+use baton_keeper::{Deposit, WardError};
 
-use super::{BaseError, LISTENER, deposit};
+use super::{BaseError, LISTENER};
 use crate::Args;
+use crate::chest::Chest;
 
 /// The addresses of `--listen`, checked before anything is made.
 #[derive(Debug)]
@@ -67,7 +68,7 @@ impl Places {
     /// of the daemon before that nobody asks for any more is closed.
     pub(super) fn listen(
         &self,
-        ward: Option<&Ward>,
+        chest: &mut Chest,
         mut held: Vec<Deposit>,
     ) -> Result<Vec<Listener>, BaseError> {
         let mut listeners = Vec::new();
@@ -77,17 +78,23 @@ impl Places {
             let at = held.iter().position(|d| d.key == key && d.note == given.as_bytes());
             let before = at.map(|at| held.swap_remove(at).fd);
             let listener = match before.map(Listener::from_fd) {
-                Some(Ok(listener)) => listener,
+                Some(Ok(listener)) => {
+                    chest.own(&key, given.as_bytes(), &listener).map_err(WardError::from)?;
+                    listener
+                }
                 Some(Err(source)) => return Err(BaseError::Listener { given: given.clone(), source }),
                 None => {
                     // The guard of its file would remove it when this process unwinds, but then the keeper still has the
                     // socket and the next daemon serves it. The file goes with `Files::remove`, at a clean end only.
                     let listener = address.bind()?.leave_file();
-                    deposit(ward, &key, given.as_bytes(), &listener)?;
+                    chest.put(&key, given.as_bytes(), &listener)?;
                     listener
                 }
             };
             listeners.push(listener);
+        }
+        for stale in held {
+            chest.withdraw(&stale.key);
         }
         Ok(listeners)
     }

@@ -1,11 +1,13 @@
 //! A new daemon takes over the members of the one before.
 
+use std::os::unix::fs::MetadataExt;
 use std::rc::Rc;
 
 use baton_keeper::Deposit;
-use baton_pool::{EndpointKind, EndpointState};
+use baton_pool::{EndpointInfo, EndpointKind, EndpointState};
+use rustix::event::EventfdFlags;
 
-use super::{Cause, Entry, Note, Registry, Shared, deposit_key, watch};
+use super::{Cause, Entry, Note, Registry, Shared, Standing, deposit_key, watch};
 use crate::watch::{Process, ProcessError};
 
 impl Registry {
@@ -30,8 +32,9 @@ impl Registry {
                 registry.take_back(endpoint, info.pid, &info.name, Cause::Died);
                 continue;
             }
-            match (deposit, note, process) {
-                (Some(deposit), Some(note), Ok(process)) => {
+            let kept = deposit.map(|d| d.fd).zip(note);
+            match (kept, process) {
+                (Some((wake, note)), Ok(process)) => {
                     let entry = Entry {
                         endpoint,
                         pid: info.pid,
@@ -39,7 +42,7 @@ impl Registry {
                         inbox: info.inbox.clone().filter(|_| info.state == EndpointState::Live),
                         note,
                         session: None,
-                        wake: deposit.fd,
+                        wake,
                         process: Rc::new(process),
                         watcher: None,
                     };
@@ -48,25 +51,63 @@ impl Registry {
                     watch(shared, endpoint);
                     adopted += 1;
                 }
-                (_, _, Err(ProcessError::Io { pid, source })) => {
+                (_, Err(ProcessError::Io { pid, source })) => {
                     // Not known to be dead: what it holds stays untouched. The next daemon, or a restart, will see.
                     tracing::error!("rmmt: pid={pid} endpoint={} cannot be followed: {source}", endpoint.id);
                 }
-                (_, _, Err(ProcessError::Ended { .. })) => {
+                (_, Err(ProcessError::Ended { .. })) => {
                     registry.take_back(endpoint, info.pid, &info.name, Cause::Died);
                 }
-                _ => registry.take_back(endpoint, info.pid, &info.name, Cause::Unfinished),
+                (None, Ok(process)) => {
+                    drop(registry);
+                    match Self::silenced(shared, &info, process) {
+                        Ok(()) => adopted += 1,
+                        Err(error) => {
+                            tracing::error!("rmmt: endpoint={} stays as it is: {error}", endpoint.id)
+                        }
+                    }
+                }
             }
         }
         let registry = shared.borrow();
-        if let Some(ward) = &registry.ward {
-            for stale in deposits {
-                // Reaped in the pool already, but its daemon was killed before it told the keeper.
-                if let Err(error) = ward.withdraw(&stale.key) {
-                    tracing::warn!("rmmt: {error}");
-                }
-            }
+        for stale in deposits {
+            // Reaped in the pool already, but its daemon was killed before it told the keeper.
+            registry.chest.withdraw(&stale.key);
         }
         tracing::info!("rmmt: adopted the pool of the daemon before, with {adopted} living members");
+    }
+
+    /// An endpoint of a living process of which the keeper knows nothing: the daemon before was killed before its first
+    /// answer, or the keeper could not hold its descriptor. Nobody can wake it or speak for it any more, but what it may
+    /// be using is not taken from it while it lives.
+    fn silenced(shared: &Shared, info: &EndpointInfo, process: Process) -> std::io::Result<()> {
+        let endpoint = info.endpoint;
+        let wake = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let uid = std::fs::metadata(format!("/proc/{}", info.pid)).map_or(u32::MAX, |meta| meta.uid());
+        let note = Note { uid, read_only: false, token: 0, standing: Standing::Present, born: u64::MAX };
+        let entry = Entry {
+            endpoint,
+            pid: info.pid,
+            name: info.name.clone(),
+            inbox: None,
+            note,
+            session: None,
+            wake,
+            process: Rc::new(process),
+            watcher: None,
+        };
+        tracing::warn!(
+            "rmmt: pid={} name={} endpoint={} lives, but its way to the daemon is lost; its inbox is closed and its blocks \
+             stay",
+            info.pid,
+            info.name,
+            endpoint.id
+        );
+        let mut registry = shared.borrow_mut();
+        registry.entries.insert(endpoint.id, entry);
+        registry.close(endpoint, Standing::HungUp);
+        drop(registry);
+        watch(shared, endpoint);
+        Ok(())
     }
 }

@@ -32,7 +32,7 @@ impl Registry {
         }
     }
 
-    fn close(&mut self, endpoint: EndpointRef, standing: Standing) {
+    pub(super) fn close(&mut self, endpoint: EndpointRef, standing: Standing) {
         self.return_all(endpoint);
         let Some(entry) = self.current(endpoint) else { return };
         entry.session = None;
@@ -117,11 +117,8 @@ impl Registry {
             }
         }
         // What a classic client was is nowhere but here.
-        if cause != Cause::Ended
-            && let Some(ward) = &self.ward
-            && let Err(error) = ward.withdraw(&deposit_key(endpoint))
-        {
-            tracing::warn!("rmmt: {error}");
+        if cause != Cause::Ended {
+            self.chest.withdraw(&deposit_key(endpoint));
         }
     }
 

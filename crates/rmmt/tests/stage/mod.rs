@@ -33,6 +33,7 @@ fn role() {
             args.inbox_len = 4;
             args.log = "debug".into();
             args.no_keeper = options == "no keeper";
+            args.supervised = options == "supervised";
             if options == "ip" {
                 args.listen.push("ip://127.0.0.1:0".into());
             }
@@ -129,6 +130,31 @@ impl Daemon {
         self.keeper.id()
     }
 
+    /// The keeper that this daemon's latest life has: the one we started, or a stand-in named in the log.
+    pub fn keeper_now(&self) -> u32 {
+        let log = self.log();
+        let stand_in = log.lines().rev().find_map(|line| {
+            let (before, _) = line.split_once(" keeps the pool's descriptors now")?;
+            before.rsplit_once("pid=")?.1.parse().ok()
+        });
+        stand_in.unwrap_or(self.keeper.id())
+    }
+
+    /// Kills the keeper, waits until another one is there and serves as the one before.
+    pub fn kill_keeper_and_wait(&mut self) -> u32 {
+        let before = self.keeper_now();
+        kill(before, Signal::KILL);
+        if before == self.keeper.id() {
+            self.keeper.wait().unwrap();
+        }
+        until("another keeper", || Some(self.keeper_now()).filter(|pid| *pid != before))
+    }
+
+    /// The serving process, as it calls itself.
+    pub fn serving(&self) -> u32 {
+        self.observer().pool().unwrap().daemon_pid
+    }
+
     /// The serving process: the keeper's only child.
     pub fn pid(&self) -> u32 {
         until("the keeper's child", || children(self.keeper.id()).first().copied())
@@ -178,6 +204,10 @@ impl Drop for Daemon {
         if let Ok(None) = self.keeper.try_wait() {
             kill(self.keeper.id(), Signal::TERM);
             let _ = self.keeper.wait();
+        } else if let Ok(mut observer) = Observer::connect(&self.uri(), Duration::from_secs(5))
+            && let Ok(pool) = observer.pool()
+        {
+            kill(pool.daemon_pid, Signal::TERM);
         }
     }
 }

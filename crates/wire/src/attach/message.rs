@@ -34,6 +34,8 @@ pub enum Request {
     },
     /// List the inboxes.
     Inboxes,
+    /// Become the keeper of the daemon's descriptors, in the place of one that was killed. For the daemon's own user only.
+    Keep,
     /// List the members.
     Members,
     /// The pool as a whole.
@@ -115,6 +117,8 @@ pub enum Answer {
         /// One row per registered inbox.
         inboxes: Vec<InboxInfo>,
     },
+    /// To [`Request::Keep`]; comes with one descriptor, the keeper's end of a socket pair made by the daemon.
+    Kept,
     /// To [`Request::Members`].
     Members {
         /// One row per endpoint.

@@ -38,6 +38,7 @@ impl House {
             stage,
             foundation: false,
             waits_for: None,
+            lives_at: None,
             hint: None,
         };
         let keeper = Keeper::new(member, self.table.clone(), Say::new(), self.orders.clone());
@@ -186,6 +187,7 @@ async fn a_program_that_is_missing_is_tried_again() {
         stage: 0,
         foundation: false,
         waits_for: None,
+        lives_at: None,
         hint: None,
     };
     house.keepers.spawn(Keeper::new(member, house.table.clone(), Say::new(), house.orders.clone()).keep());
