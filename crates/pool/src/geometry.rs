@@ -280,7 +280,7 @@ impl Geometry {
 
     /// Distance between the words of neighbouring blocks: 64 bytes where there is room.
     #[inline]
-    fn spread(&self, class: Class) -> u32 {
+    pub(crate) fn spread(&self, class: Class) -> u32 {
         self.by_class[class.index()].spread
     }
 

@@ -123,74 +123,62 @@ impl Region {
         }
     }
 
-    /// Applies `clean` to every word, and indexes free blocks if asked to.
+    /// Applies `clean` to every word that names `id`, and indexes all free blocks if asked to.
     fn sweep(&self, id: EndpointId, clean: impl Fn(Word) -> Word, index_all: bool) -> Swept {
         let mut swept = Swept::default();
         for number in 0..self.geometry.extents() {
             let Some(extent) = self.extent(number) else { continue };
+            let class = self.class_in(extent);
             // An extent that was never retired has had one class, or none.
             let first_class = extent.epoch() == 0 && extent.used() != Some(Use::Retired) || mutant!(RawNotSwept);
-            if first_class {
-                for place in self.blocks_of(number) {
-                    self.sweep_word(id, &clean, index_all, number, place.word_within(self), &mut swept);
+            let (blocks, spread) = class.map_or((0, 1), |c| (self.geometry.blocks_in_extent(c), self.geometry.spread(c)));
+            let (end, step) =
+                if first_class { (blocks * spread, spread) } else { (self.geometry.words_per_extent(), 1) };
+            for within in (0..end).step_by(step as usize) {
+                let word = Word::load(self.raw_word(number, within));
+                if word.names(id) {
+                    self.sweep_word(id, &clean, number, within, &mut swept);
+                } else if index_all && word.is_free() && within & (spread - 1) == 0 && within / spread < blocks {
+                    let block = self.geometry.block(number, within / spread);
+                    if !self.is_hinted(block) && !mutant!(NoIndexRebuild) {
+                        self.set_hint(block);
+                    }
                 }
-                continue;
-            }
-            for within in 0..self.geometry.words_per_extent() {
-                self.sweep_word(id, &clean, index_all, number, within, &mut swept);
             }
             // The dead one may have cleared hints for a class that was here before.
-            if index_all && extent.used() == Some(Use::Unbound) {
+            if index_all && !first_class && extent.used() == Some(Use::Unbound) {
                 self.hint_all(number);
             }
         }
         swept
     }
 
-    fn sweep_word(
-        &self,
-        id: EndpointId,
-        clean: &impl Fn(Word) -> Word,
-        index_all: bool,
-        number: u32,
-        within: u32,
-        swept: &mut Swept,
-    ) {
+    /// Cleans one word that names `id`.
+    fn sweep_word(&self, id: EndpointId, clean: &impl Fn(Word) -> Word, number: u32, within: u32, swept: &mut Swept) {
         let cell = self.raw_word(number, within);
-        let mut word = Word::load(cell);
-        let mut changed = false;
-        let mut stood_still = !word.names(id);
         for _ in 0..TRIES {
-            if stood_still {
-                break;
-            }
+            let word = Word::load(cell);
             let rest = clean(word);
-            if rest == word || Word::swap(cell, word, rest).is_ok() {
-                stood_still = true;
-                changed = rest != word;
-                word = rest;
-            } else {
-                pause();
-                word = Word::load(cell);
+            if rest == word {
+                return; // its lanes are of the kind that stays
             }
-        }
-        swept.disturbed += u32::from(!stood_still);
-        // Which block lives here is looked up after the swap: a member may have bound the extent just before.
-        if !(changed || index_all && word.is_free()) {
+            if Word::swap(cell, word, rest).is_err() {
+                pause();
+                continue;
+            }
+            kill_point!(ReapSwept);
+            // Which block lives here is looked up after the swap: a member may have bound the extent just before.
+            if let Some(block) = self.block_of_word(number, within) {
+                swept.blocks.push(block);
+                swept.freed += u32::from(rest.is_free());
+                // Without looking whether it is set: an allocator may have cleared it and given up because the dead one
+                // held the word, and a mere look need not see that.
+                if rest.is_free() && !mutant!(NoIndexRebuild) {
+                    self.set_hint(block);
+                }
+            }
             return;
         }
-        if changed {
-            kill_point!(ReapSwept);
-        }
-        let Some(block) = self.block_of_word(number, within) else { return };
-        if changed {
-            swept.blocks.push(block);
-            swept.freed += u32::from(word.is_free());
-        }
-        // After a change the hint is set in any case: an allocator may have cleared it and given up because the dead one
-        // held the word, and a mere look at the hint need not see that.
-        if word.is_free() && (changed || !self.is_hinted(block)) && !mutant!(NoIndexRebuild) {
-            self.set_hint(block);
-        }
+        swept.disturbed += u32::from(Word::load(cell).names(id));
     }
 }

@@ -46,7 +46,12 @@ pub enum SendFailure {
     #[error("the inbox is gone: its owner left or died, look it up again")]
     Gone,
     /// The block has as many holders as it can have.
-    #[error("the block has {} holders already: copy it or send it to fewer", crate::word::LANES)]
+    #[error(
+        "the block has {} holders already, more do not fit its word: send a copy (alloc, copy, send) for every {} \
+         receivers, or wait until one of the holders has dropped it",
+        crate::word::LANES,
+        crate::word::LANES - 1
+    )]
     FanOut,
     /// The pool says that the sender does not hold the block (any more).
     #[error(

@@ -145,6 +145,11 @@ fn sharing_stops_at_eight_holders() {
     }
     let error = a.member.send(&b.channel(), block.clone()).unwrap_err();
     assert_eq!(error.reason, SendFailure::FanOut);
+    assert!(
+        error.to_string().contains("8 holders already") && error.to_string().contains("send a copy"),
+        "{error}"
+    );
+    assert_eq!(pool.holders(block.id()).len(), 8, "nobody lost it");
     assert!(b.receiver.try_recv().unwrap().is_none(), "the withdrawn hint delivers nothing");
     drop(kept);
     drop(error);
