@@ -56,6 +56,7 @@ mod look;
 mod options;
 mod query;
 mod sender;
+mod transfer;
 
 pub use baton_pool::{Block, BlockId, BlockMut, Delivery, EndpointId, Exposed, SendFailure, Sent};
 pub use baton_wire::report::{
@@ -68,3 +69,4 @@ pub use look::Snapshot;
 pub use options::{Access, ConnectOptions};
 pub use query::Observer;
 pub use sender::Sender;
+pub use transfer::{SendToPidError, SendToPidFailure, Transfer};

@@ -36,6 +36,12 @@ pub struct Args {
     #[arg(long, value_name = "UID")]
     pub allow_uid: Vec<u32>,
 
+    /// Give the blocks' memory a name in /dev/shm, mode 0600, so that classic clients can open it. Without one nothing is
+    /// there at any time, and classic clients are refused. Any process of our user can truncate a named memory, which
+    /// ends all who use it; nobody can that of a pool without a name.
+    #[arg(long, value_name = "/NAME")]
+    pub shm_name: Option<String>,
+
     /// Run without the keeper: if the daemon is killed, the pool is gone for new members.
     #[arg(long)]
     pub no_keeper: bool,
@@ -65,6 +71,7 @@ impl Args {
             members_max: 255,
             inbox_len: 64,
             allow_uid: Vec::new(),
+            shm_name: None,
             no_keeper: false,
             supervised: false,
             log: "info".into(),

@@ -8,6 +8,7 @@
 
 mod files;
 mod listeners;
+mod shm;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -22,6 +23,7 @@ use crate::Args;
 use crate::chest::Chest;
 pub(crate) use files::Files;
 pub(crate) use listeners::Places;
+pub(crate) use shm::Shm;
 
 /// Everything the daemon serves from.
 pub(crate) struct Base {
@@ -31,6 +33,8 @@ pub(crate) struct Base {
     pub(crate) payload_read_only: OwnedFd,
     pub(crate) listeners: Vec<Listener>,
     pub(crate) files: Files,
+    /// The pool's name, if it has one.
+    pub(crate) shm: Option<Shm>,
     /// How many daemons served this pool before: 0 if it is new.
     pub(crate) lives: u32,
 }
@@ -50,6 +54,8 @@ pub(crate) enum BaseError {
     Listener { given: String, source: io::Error },
     #[error("{0}")]
     Create(#[from] baton_pool::CreateError),
+    #[error("{0}")]
+    Name(#[from] baton_shm::NamedError),
     #[error("the pool of the daemon before cannot be taken over: {0}")]
     Adopt(#[from] baton_pool::OpenError),
     #[error("the pool's memory cannot be opened for readers: {0}")]
@@ -61,7 +67,10 @@ pub(crate) enum BaseError {
 impl BaseError {
     /// Whether another command line would help.
     pub(crate) fn is_config(&self) -> bool {
-        matches!(self, Self::Address { .. } | Self::Create(_) | Self::Bind(_) | Self::Lock { .. })
+        matches!(
+            self,
+            Self::Address { .. } | Self::Create(_) | Self::Name(_) | Self::Bind(_) | Self::Lock { .. }
+        )
     }
 }
 
@@ -84,18 +93,23 @@ impl Base {
             Some(deposits.swap_remove(at))
         };
         let (lock, metadata, payload) = (take(LOCK), take(METADATA), take(PAYLOAD));
+        let name = take(shm::NAME);
         let held = deposits.extract_if(.., |d| d.key.starts_with(LISTENER)).collect();
 
         let files = Files::lock(&places, lock.map(|d| d.fd), chest)?;
-        let memory = memory(args, chest, metadata.zip(payload));
+        let memory = memory(args, chest, metadata.zip(payload), name);
         let laid = memory.and_then(|memory| {
-            let payload_read_only = reopen_read_only(&memory.fds.payload).map_err(BaseError::Readers)?;
-            Ok((memory, payload_read_only, places.listen(chest, held)?))
+            let laid = reopen_read_only(&memory.fds.payload)
+                .map_err(BaseError::Readers)
+                .and_then(|payload_read_only| Ok((payload_read_only, places.listen(chest, held)?)));
+            let (payload_read_only, listeners) =
+                laid.inspect_err(|_| memory.shm.iter().for_each(Shm::remove))?;
+            Ok((memory, payload_read_only, listeners))
         });
         // A refused start leaves nothing behind; the lock itself is still held while its file goes.
-        let (Memory { pool, fds, lives }, payload_read_only, listeners) =
+        let (Memory { pool, fds, lives, shm }, payload_read_only, listeners) =
             laid.inspect_err(|_| files.remove_lock())?;
-        Ok(Self { pool, fds, payload_read_only, listeners, files, lives })
+        Ok(Self { pool, fds, payload_read_only, listeners, files, shm, lives })
     }
 }
 
@@ -103,9 +117,15 @@ struct Memory {
     pool: Pool,
     fds: PoolFds,
     lives: u32,
+    shm: Option<Shm>,
 }
 
-fn memory(args: &Args, chest: &mut Chest, held: Option<(Deposit, Deposit)>) -> Result<Memory, BaseError> {
+fn memory(
+    args: &Args,
+    chest: &mut Chest,
+    held: Option<(Deposit, Deposit)>,
+    name: Option<Deposit>,
+) -> Result<Memory, BaseError> {
     match held {
         Some((metadata, payload)) => {
             let before = <[u8; 4]>::try_from(payload.note.as_slice()).map_or(0, u32::from_le_bytes);
@@ -114,13 +134,27 @@ fn memory(args: &Args, chest: &mut Chest, held: Option<(Deposit, Deposit)>) -> R
             let pool = Pool::open(&fds.metadata, &fds.payload)?;
             chest.own(METADATA, &[], &fds.metadata).map_err(WardError::from)?;
             chest.put(PAYLOAD, &lives.to_le_bytes(), &fds.payload)?;
-            Ok(Memory { pool, fds, lives })
+            let shm = name.map(|name| Shm::adopt(name, chest)).transpose()?;
+            Ok(Memory { pool, fds, lives, shm })
         }
         None => {
-            let (pool, fds) = Pool::create(&config(args))?;
+            if let Some(half_made) = name {
+                drop(half_made); // its lock would be in our own way
+                chest.withdraw(shm::NAME);
+            }
+            let (pool, fds, shm) = match &args.shm_name {
+                Some(name) => {
+                    let (pool, fds, shm) = Shm::create(name, &config(args), chest)?;
+                    (pool, fds, Some(shm))
+                }
+                None => {
+                    let (pool, fds) = Pool::create(&config(args))?;
+                    (pool, fds, None)
+                }
+            };
             chest.put(METADATA, &[], &fds.metadata)?;
             chest.put(PAYLOAD, &0u32.to_le_bytes(), &fds.payload)?;
-            Ok(Memory { pool, fds, lives: 0 })
+            Ok(Memory { pool, fds, lives: 0, shm })
         }
     }
 }

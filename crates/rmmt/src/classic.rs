@@ -147,15 +147,15 @@ fn pre_send(house: &House, pid: Pid, nodes: &[i64], to_pid: i32) -> Result<i64, 
     }
 }
 
-/// A member sends blocks to a classic client: the number that the client receives them with. The member holds its own
-/// lanes still, and drops them when it has this answer.
+/// A member sends blocks to a classic client: the number that the client receives them with, and where they are. The
+/// member holds its own lanes still, and drops them when it has this answer.
 pub(crate) fn send_to_pid(
     house: &House,
     from: EndpointRef,
     from_pid: u32,
     blocks: &[u32],
     to_pid: u32,
-) -> Result<i64, Failure> {
+) -> Result<(i64, Vec<i64>), Failure> {
     let nobody = || {
         Failure::new(
             ErrorCode::NotFound,
@@ -171,7 +171,11 @@ pub(crate) fn send_to_pid(
         let sentence = format!("you do not hold block {block}; nothing was sent");
         return Err(Failure::new(ErrorCode::BadRequest, sentence));
     }
-    house.classic.ledger.borrow_mut().dispatch(from_pid, from, blocks, to).map_err(|error| match error {
+    let node = |block: &BlockId| sender.offset(*block).and_then(|offset| i64::try_from(offset).ok());
+    let nodes = blocks.iter().map(|block| node(block).unwrap_or(-1)).collect();
+    let sent = house.classic.ledger.borrow_mut().dispatch(from_pid, from, blocks, to);
+    let sent = sent.map(|bid| (bid, nodes));
+    sent.map_err(|error| match error {
         PreSendError::Unknown { .. } => nobody(),
         PreSendError::InFlight { .. } | PreSendError::FanOut { .. } => {
             Failure::new(ErrorCode::Busy, error.to_string())

@@ -18,7 +18,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::Args;
 use crate::admission::Policy;
-use crate::base::{Base, BaseError, Files};
+use crate::base::{Base, BaseError, Files, Shm};
 use crate::chest::Chest;
 use crate::classic::Classic;
 use crate::door::Visitor;
@@ -159,7 +159,7 @@ async fn serve(args: &Args, mut chest: Chest, mut deposits: Vec<Deposit>) -> Res
     let mut term = signal(SignalKind::terminate()).map_err(Failed::Runtime)?;
     let mut int = signal(SignalKind::interrupt()).map_err(Failed::Runtime)?;
     let base = Base::lay(args, &mut chest, &mut deposits)?;
-    let Base { pool, fds, payload_read_only, listeners, files, lives } = base;
+    let Base { pool, fds, payload_read_only, listeners, files, shm, lives } = base;
     let listeners: Vec<_> =
         listeners.into_iter().map(AsyncListener::new).collect::<io::Result<_>>().map_err(Failed::Runtime)?;
 
@@ -169,7 +169,8 @@ async fn serve(args: &Args, mut chest: Chest, mut deposits: Vec<Deposit>) -> Res
         Registry::adopt(&registry, deposits);
     }
     let policy = Policy::new(args.allow_uid.clone());
-    let classic = Classic::new(registry.borrow().pool(), None, lives);
+    let name = shm.as_ref().map(|shm| shm.name.as_str());
+    let classic = Classic::new(registry.borrow().pool(), name, lives);
     let keeping = Keeping::new();
     let house = Rc::new(House { registry, policy, lives, classic, keeping, fds, payload_read_only });
     house.registry.borrow().ready();
@@ -189,6 +190,7 @@ async fn serve(args: &Args, mut chest: Chest, mut deposits: Vec<Deposit>) -> Res
         _ = int.recv() => {}
     }
     end(&house, &files);
+    shm.iter().for_each(Shm::remove);
     Ok(Served::Ended)
 }
 

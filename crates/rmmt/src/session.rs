@@ -259,8 +259,8 @@ impl Session {
                 let Some(endpoint) = *member else {
                     return Err(Failure::new(ErrorCode::NotAttached, "only a member sends; attach first"));
                 };
-                let bid = classic::send_to_pid(&self.house, endpoint, peer.pid, &blocks, pid)?;
-                Answer::Transfer { bid }
+                let (bid, nodes) = classic::send_to_pid(&self.house, endpoint, peer.pid, &blocks, pid)?;
+                Answer::Transfer { bid, nodes }
             }
             Request::Bye => Answer::Bye,
             _ => return Err(Failure::new(ErrorCode::BadRequest, "this daemon does not know that request")),

@@ -25,7 +25,9 @@
 mod host;
 mod mapping;
 mod memfd;
+mod named;
 
 pub use host::{HostError, HostMemory, LimitedBy};
 pub use mapping::{Access, MapError, Mapping, OutOfRange, Shared, SharedSlice};
 pub use memfd::{CreateError, ValidateError, create_sealed, reopen_read_only, validate};
+pub use named::{Named, NamedError, create_named, remove_named};

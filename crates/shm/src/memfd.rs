@@ -63,7 +63,7 @@ pub enum CreateError {
 }
 
 /// Bytes as people give them on a command line, with the exact number beside it.
-struct Size(u64);
+pub(crate) struct Size(pub(crate) u64);
 
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -79,7 +79,7 @@ impl fmt::Display for Size {
     }
 }
 
-fn kernel(call: &'static str) -> impl Fn(Errno) -> CreateError {
+pub(crate) fn kernel(call: &'static str) -> impl Fn(Errno) -> CreateError {
     move |errno| CreateError::Kernel { call, source: errno.into() }
 }
 
@@ -89,6 +89,16 @@ fn kernel(call: &'static str) -> impl Fn(Errno) -> CreateError {
 /// # Errors
 /// [`CreateError`]; nothing is left reserved then.
 pub fn create_sealed(name: &str, len: u64) -> Result<OwnedFd, CreateError> {
+    let needed = check(len)?;
+    let fd = memfd(name)?;
+    rustix::fs::fchmod(&fd, Mode::RUSR | Mode::WUSR).map_err(kernel("fchmod"))?;
+    reserve(&fd, needed)?;
+    rustix::fs::fcntl_add_seals(&fd, SIZE_IS_FIXED).map_err(kernel("fcntl(F_ADD_SEALS)"))?;
+    Ok(fd)
+}
+
+/// `len` in whole pages, if this host can give that much now.
+pub(crate) fn check(len: u64) -> Result<u64, CreateError> {
     if len == 0 {
         return Err(CreateError::Empty);
     }
@@ -103,9 +113,12 @@ pub fn create_sealed(name: &str, len: u64) -> Result<OwnedFd, CreateError> {
     {
         return Err(CreateError::FileSizeLimit { needed, limit });
     }
-    let fd = memfd(name)?;
-    rustix::fs::fchmod(&fd, Mode::RUSR | Mode::WUSR).map_err(kernel("fchmod"))?;
-    rustix::fs::ftruncate(&fd, needed).map_err(kernel("ftruncate"))?;
+    Ok(needed)
+}
+
+/// Sizes a new file and makes all its pages exist.
+pub(crate) fn reserve(fd: &OwnedFd, needed: u64) -> Result<(), CreateError> {
+    rustix::fs::ftruncate(fd, needed).map_err(kernel("ftruncate"))?;
     let mut done = 0;
     while done < needed {
         let step = STEP.min(needed - done);
@@ -114,14 +127,13 @@ pub fn create_sealed(name: &str, len: u64) -> Result<OwnedFd, CreateError> {
             let available = room.available.saturating_add(done);
             return Err(CreateError::TooLarge { needed, available, limited_by: room.limited_by });
         }
-        match rustix::fs::fallocate(&fd, FallocateFlags::empty(), done, step) {
+        match rustix::fs::fallocate(fd, FallocateFlags::empty(), done, step) {
             Ok(()) => done += step,
             Err(Errno::INTR) => {}
             Err(errno) => return Err(kernel("fallocate")(errno)),
         }
     }
-    rustix::fs::fcntl_add_seals(&fd, SIZE_IS_FIXED).map_err(kernel("fcntl(F_ADD_SEALS)"))?;
-    Ok(fd)
+    Ok(())
 }
 
 fn room_now() -> Result<HostMemory, HostError> {

@@ -9,7 +9,7 @@
 //!     │── inboxes | members | blocks | pool | audit ────▶│ (also without attaching)
 //!     │── borrow {block} … return {block} ──────────────▶│ one more holder: the asker, while it looks
 //!     │── send_to_pid {pid, blocks} ────────────────────▶│ lanes for that classic client
-//!     │◀── transfer {bid} ───────────────────────────────│ what it receives them with
+//!     │◀── transfer {bid, nodes} ────────────────────────│ what it receives them with
 //!     │── bye ──────────────────────────────────────────▶│ everything it held is free
 //!
 //!   after a restart of the daemon:

@@ -2,6 +2,7 @@
 //! that do what they are told over their standard input.
 #![allow(dead_code, reason = "each test program uses its own part of the stage")]
 
+pub mod classic;
 mod puppet;
 
 use std::io::{BufRead, BufReader, Write};
@@ -34,6 +35,10 @@ fn role() {
             args.log = "debug".into();
             args.no_keeper = options == "no keeper";
             args.supervised = options == "supervised";
+            if let Some(name) = options.strip_prefix("classic ") {
+                args.listen.push("ip://127.0.0.1:0".into());
+                args.shm_name = Some(name.into());
+            }
             if options == "ip" {
                 args.listen.push("ip://127.0.0.1:0".into());
             }
@@ -87,7 +92,17 @@ impl Daemon {
     }
 
     pub fn with(options: &str) -> Self {
+        Self::within(tempfile::tempdir().unwrap(), options)
+    }
+
+    /// With a named pool, over TCP too.
+    pub fn classic() -> Self {
         let dir = tempfile::tempdir().unwrap();
+        let unique = dir.path().file_name().unwrap().to_string_lossy().replace('.', "");
+        Self::within(dir, &format!("classic /baton-test-{unique}"))
+    }
+
+    fn within(dir: tempfile::TempDir, options: &str) -> Self {
         let log = std::fs::File::create(dir.path().join("log")).unwrap();
         let uri = format!("un://{}", dir.path().join("rmmt.sock").display());
         let keeper = myself("rmmt", &uri, options)
@@ -112,6 +127,12 @@ impl Daemon {
 
     pub fn uri(&self) -> String {
         format!("un://{}", self.socket().display())
+    }
+
+    /// Where it listens over TCP.
+    pub fn ip(&self) -> String {
+        let line = self.logged(&["ready at", "ip://"]);
+        line.rsplit_once("ip://").unwrap().1.trim().to_owned()
     }
 
     pub fn log(&self) -> String {

@@ -45,6 +45,17 @@ impl Member {
                 Ok(None) => "nothing".into(),
                 Err(error) => error.to_string(),
             },
+            ["transfer", pid] => {
+                let held = std::mem::take(&mut self.held);
+                match self.client.send_to_pid(pid.parse().unwrap(), held) {
+                    Ok(transfer) => transfer.bid.to_string(),
+                    Err(error) => {
+                        let text = error.to_string();
+                        self.held = error.blocks;
+                        text
+                    }
+                }
+            }
             ["drop"] => {
                 self.held.clear();
                 "dropped".into()

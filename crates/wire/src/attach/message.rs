@@ -132,6 +132,8 @@ pub enum Answer {
     Transfer {
         /// The number that the client receives the blocks with.
         bid: i64,
+        /// Where each block begins: bytes from the start of the payload.
+        nodes: Vec<i64>,
     },
     /// To [`Request::Blocks`].
     Blocks {
