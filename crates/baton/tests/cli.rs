@@ -34,7 +34,7 @@ fn a_session_at_the_keyboard() {
     assert_eq!((&audit["ok"], &audit["held"]), (&true.into(), &1.into()));
 
     let info = text(&baton(&["info", "--connect", &uri]).stdout);
-    assert!(info.contains("in 1 blocks; largest block 1.0 MiB"), "{info}");
+    assert!(info.contains("in 1 blocks; largest block 8.0 MiB"), "{info}");
     assert_eq!(daemon.stop(), Some(0));
     assert!(!dir.path().join("rmmt.sock").exists());
 }

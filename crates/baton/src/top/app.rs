@@ -107,3 +107,99 @@ impl App {
         true
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// A screen with members of these names; the n-th has n × 100 bytes and the kth-last rate.
+    pub(in crate::top) fn app(names: &[&str]) -> App {
+        let members: Vec<_> = (1..).zip(names).map(|(n, name)| row(n, name)).collect();
+        let sample = serde_json::from_value::<baton_client::PoolInfo>(serde_json::json!({
+            "bytes_total": 1 << 20, "bytes_in_use": 1 << 19, "blocks_in_use": 3, "block_bytes_max": 1 << 18,
+            "classes": [], "adoptions": 0,
+        }));
+        let mut app = App::new("un:///run/rmmt.sock");
+        app.update(Update::Sample(Box::new(Sample {
+            time_unix_ms: 0,
+            interval_ms: Some(1000),
+            oldest_partial: false,
+            note: None,
+            pool: sample.unwrap(),
+            members,
+        })));
+        app
+    }
+
+    fn row(n: u16, name: &str) -> Row {
+        let member = serde_json::from_value(serde_json::json!({
+            "endpoint": n, "incarnation": 0, "pid": 1000 + n, "uid": 0, "name": name, "inbox": null,
+            "read_only": false, "connected": true, "receiving": true, "blocks_held": n, "bytes_held": n * 100,
+            "queued": 0, "inbox_capacity": 64,
+        }));
+        Row { member: member.unwrap(), in_per_s: Some(10.0 / f64::from(n)), out_per_s: None, oldest_ms: None }
+    }
+
+    fn press(app: &mut App, code: KeyCode) -> bool {
+        app.key(KeyEvent::new(code, KeyModifiers::NONE))
+    }
+
+    fn names(app: &App) -> Vec<&str> {
+        app.rows().iter().map(|row| row.member.name.as_str()).collect()
+    }
+
+    #[test]
+    fn rows_are_sorted_as_keys_say() {
+        let mut app = app(&["b", "a", "c"]);
+        assert_eq!(names(&app), ["c", "a", "b"], "most bytes first");
+        press(&mut app, KeyCode::Char('s'));
+        assert_eq!((app.sort, names(&app)), (Column::In, vec!["b", "a", "c"]));
+        press(&mut app, KeyCode::Char('r'));
+        assert_eq!(names(&app), ["c", "a", "b"]);
+        app.sort = Column::Name;
+        assert_eq!(names(&app), ["c", "b", "a"]);
+        for _ in 0..13 {
+            press(&mut app, KeyCode::Char('s'));
+        }
+        assert_eq!(app.sort, Column::Name, "once around");
+    }
+
+    #[test]
+    fn the_selection_stays_on_the_list() {
+        let mut app = app(&["a", "b", "c"]);
+        for (key, at) in [
+            (KeyCode::Up, 0),
+            (KeyCode::Down, 1),
+            (KeyCode::PageDown, 2),
+            (KeyCode::Down, 2),
+            (KeyCode::PageUp, 0),
+            (KeyCode::End, 2),
+            (KeyCode::Home, 0),
+        ] {
+            assert!(press(&mut app, key));
+            assert_eq!(app.selected, at, "{key:?}");
+        }
+    }
+
+    #[test]
+    fn escape_closes_the_help_first() {
+        let mut app = app(&[]);
+        assert!(press(&mut app, KeyCode::Char('?')) && app.help);
+        assert!(press(&mut app, KeyCode::Esc) && !app.help);
+        assert!(!press(&mut app, KeyCode::Esc));
+        assert!(!app.key(KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL)));
+    }
+
+    #[test]
+    fn a_pause_keeps_the_picture_but_not_the_news() {
+        let mut shown = app(&["a"]);
+        press(&mut shown, KeyCode::Char('p'));
+        let mut next = app(&["a", "b"]).sample.take().unwrap();
+        next.note = Some("restarted".into());
+        shown.update(Update::Sample(next));
+        assert_eq!((names(&shown), shown.samples), (vec!["a"], 2));
+        assert_eq!(shown.note.as_ref().unwrap().0, "restarted");
+        shown.update(Update::Away { since: Duration::from_secs(3), error: "no".into() });
+        assert_eq!(shown.away.as_ref().unwrap().0.as_secs(), 3);
+    }
+}

@@ -116,3 +116,40 @@ fn help(frame: &mut Frame<'_>, area: Rect) {
     frame.render_widget(Clear, at);
     frame.render_widget(Paragraph::new(HELP).style(Modifier::REVERSED), at);
 }
+
+#[cfg(test)]
+mod tests {
+    use ratatui::Terminal;
+    use ratatui::backend::TestBackend;
+
+    use super::*;
+    use crate::top::app::tests::app;
+
+    fn drawn(app: &App, width: u16, height: u16) -> String {
+        let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+        terminal.draw(|frame| draw(frame, app)).unwrap();
+        terminal.backend().to_string()
+    }
+
+    #[test]
+    fn no_size_is_too_small_or_too_large() {
+        let mut app = app(&["camera", "judge", "a-rather-long-name-of-a-process"]);
+        for help in [false, true] {
+            app.help = help;
+            for (width, height) in [(1, 1), (2, 1), (1, 9), (4, 4), (30, 8), (80, 24), (300, 3), (20, 100)] {
+                drawn(&app, width, height);
+            }
+        }
+    }
+
+    #[test]
+    fn a_narrow_terminal_keeps_what_matters() {
+        let app = app(&["camera"]);
+        let (wide, narrow) = (drawn(&app, 120, 10), drawn(&app, 36, 10));
+        for title in ["PID", "KIND", "WAITS", "OLDEST", "NAME", "BYTES▼"] {
+            assert!(wide.contains(title), "{title}: {wide}");
+        }
+        assert!(narrow.contains("NAME") && narrow.contains("BYTES▼") && !narrow.contains("KIND"), "{narrow}");
+        assert!(wide.contains("pool 512.0 KiB of 1.0 MiB in use (50 %)"), "{wide}");
+    }
+}
