@@ -105,11 +105,6 @@ pub struct BatonLink {
 }
 
 impl BatonLink {
-    /// Sends blocks of `len` bytes.
-    pub fn new(client: Client, inbox: Inbox, sender: Sender, len: usize) -> Self {
-        Self { client, inbox, sender, len }
-    }
-
     /// A's end: attaches; `start_peer` brings B up, whose inbox is then opened.
     pub fn first(
         uri: &str,

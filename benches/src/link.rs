@@ -103,27 +103,6 @@ pub fn echo(link: &mut impl Link, waiting: Waiting, count: usize) -> Result<(), 
     Ok(())
 }
 
-/// The sending side of a stream: nanoseconds per message in each of `chunks` stretches.
-pub fn pour(link: &mut impl Link, chunks: usize, each: usize) -> Result<Vec<f64>, Error> {
-    let mut found = Vec::with_capacity(chunks);
-    for _ in 0..chunks {
-        let start = now();
-        for _ in 0..each {
-            send(link)?;
-        }
-        found.push((now() - start) as f64 / each as f64);
-    }
-    Ok(found)
-}
-
-/// The receiving side of a stream.
-pub fn drain(link: &mut impl Link, count: usize) -> Result<(), Error> {
-    for _ in 0..count {
-        receive(link, Waiting::Polling)?;
-    }
-    Ok(())
-}
-
 /// One process that sends to itself: nanoseconds per whole cycle in each of `chunks` stretches.
 pub fn cycle(link: &mut impl Link, chunks: usize, each: usize) -> Result<Vec<f64>, Error> {
     let mut found = Vec::with_capacity(chunks);

@@ -15,6 +15,7 @@ mod cases;
 mod error;
 mod link;
 mod machine;
+mod plot;
 mod report;
 mod rival;
 mod role;
@@ -38,7 +39,8 @@ use crate::rival::iox::Place;
     name = "baton bench memory",
     version,
     after_help = "\
-Cases for --only: hand-over, cycle, alloc, chain, wake, spin, calls, frame, attach.
+Cases for --only: hand-over, cycle, alloc, chain, wake, spin, calls, frame, memory, attach, stream, processes, blocks
+(the last two are what --svg draws).
 All variants of a case take turns in one run; each figure is a median over the rounds, each ratio is paired by round and
 shown with an interval of 95 %. A busy machine makes figures larger, ratios less so: close what you can.
 
@@ -131,6 +133,9 @@ fn measure(cli: &Cli) -> Result<ExitCode, Error> {
         }
     }
     bench.place.clean();
+    if let Some(dir) = &cli.svg {
+        plot::write(dir, &report.series)?;
+    }
     let text = if cli.json {
         serde_json::to_string_pretty(&report).map_err(|error| Error::new("write JSON", error))?
     } else {

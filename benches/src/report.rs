@@ -87,13 +87,15 @@ impl Target {
     }
 }
 
-/// A picture that was written.
+/// One curve of a plot.
 #[derive(Debug, Clone, Serialize)]
 pub struct Series {
     /// Which case.
     pub case: &'static str,
-    /// What it shows.
+    /// What it shows, in nanoseconds.
     pub what: String,
+    /// Over what.
+    pub axis: &'static str,
     /// x, y pairs.
     pub points: Vec<(f64, f64)>,
 }

@@ -5,6 +5,9 @@ mod chain;
 mod cycle;
 mod frame;
 mod hand_over;
+mod reserve;
+mod scaling;
+mod stream;
 mod wake;
 
 use crate::board::Board;
@@ -49,7 +52,11 @@ pub const ALL: &[Case] = &[
     ("spin", wake::spinning),
     ("calls", wake::calls),
     ("frame", frame::measure),
+    ("memory", reserve::measure),
     ("attach", attach::measure),
+    ("stream", stream::measure),
+    ("processes", scaling::processes),
+    ("blocks", scaling::blocks),
 ];
 
 /// Payloads: a message, a page, a frame.
@@ -87,6 +94,8 @@ pub fn play(words: &[String]) -> Result<(), Error> {
         "wake" => wake::wake(&Board::of_parent()?, &place, own),
         "sleepy-echo" => wake::sleepy_echo(own),
         "duel" => wake::duel(&Board::of_parent()?, own),
+        "idle" => scaling::idle(own),
+        "drain" => stream::drain(&place, own),
         "reader" => frame::reader(&Board::of_parent()?, own),
         _ => Err(Error::new(
             "play a role",

@@ -46,11 +46,9 @@ impl Place {
         step("create a node of iceoryx2", NodeBuilder::new().config(&config).create::<Ipc>())
     }
 
-    /// Bytes of all shared memory files of this run: reserved, and backed by pages.
-    pub fn shared_bytes(&self) -> (u64, u64) {
-        use std::os::unix::fs::MetadataExt;
-        let files = self.files().filter_map(|path| std::fs::metadata(path).ok());
-        files.fold((0, 0), |(len, used), file| (len + file.len(), used + file.blocks() * 512))
+    /// Bytes that all shared memory files of this run reserve.
+    pub fn shared_bytes(&self) -> u64 {
+        self.files().filter_map(|path| std::fs::metadata(path).ok()).map(|file| file.len()).sum()
     }
 
     fn files(&self) -> impl Iterator<Item = PathBuf> {
@@ -100,6 +98,21 @@ pub fn publisher(
     let service = open(node, service, depth)?;
     let builder = service.publisher_builder().initial_max_slice_len(len);
     step("create a publisher", builder.backpressure_strategy(BackpressureStrategy::DiscardData).create())
+}
+
+/// A publisher that waits for room when a queue is full.
+pub fn patient_publisher(
+    node: &Node<Ipc>,
+    service: &str,
+    len: usize,
+    depth: Depth,
+) -> Result<Publisher<Ipc, [u8], ()>, Error> {
+    let service = open(node, service, depth)?;
+    let builder = service.publisher_builder().initial_max_slice_len(len);
+    step(
+        "create a publisher",
+        builder.backpressure_strategy(BackpressureStrategy::RetryUntilDelivered).create(),
+    )
 }
 
 /// The subscribing end of a service.
