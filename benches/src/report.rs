@@ -135,8 +135,8 @@ impl Report {
         }
         let _ = writeln!(
             text,
-            "\n{:<52} {:>11} {:>11}  {:<24} {:>22}  {}",
-            "", "ours", "reference", "", "ratio (95 %)", "target"
+            "\n{:<52} {:>11} {:>11}  {:<24} {:>22}  target",
+            "", "ours", "reference", "", "ratio (95 %)"
         );
         for row in &self.rows {
             let _ = writeln!(text, "{}", row.line());

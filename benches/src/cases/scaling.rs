@@ -132,8 +132,9 @@ pub fn idle(words: &[&str]) -> Result<(), Error> {
 
 /// Over the number of blocks that are held.
 pub fn blocks(bench: &Bench) -> Result<Found, Error> {
-    let size = if bench.quick { "256MiB" } else { "4GiB" };
-    let daemon = Daemon::start(&bench.cores, size, &["--max-block", "2MiB"])?;
+    let size = if bench.quick { "256MiB" } else { "1GiB" };
+    let more = ["--max-block", "2MiB", "--min-blocks", if bench.quick { "1000000" } else { "4400000" }];
+    let daemon = Daemon::start(&bench.cores, size, &more)?;
     let mut workers = Workers::start(bench, &daemon)?;
     let (holder, _inbox) = connect(daemon.uri(), "holder")?;
     let steps: &[usize] = if bench.quick {

@@ -31,6 +31,11 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 64)]
     pub inbox_len: u32,
 
+    /// How many blocks there must be numbers for, where millions of small ones are wanted (each costs 20 bytes of
+    /// metadata). 0: thousands per 2 MiB, enough for frames.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub min_blocks: u32,
+
     /// Another user id that may attach, besides our own and root. Can be given several times. The socket file's
     /// directory and mode must let that user in, too.
     #[arg(long, value_name = "UID")]
@@ -70,6 +75,7 @@ impl Args {
             max_block: 16 << 20,
             members_max: 255,
             inbox_len: 64,
+            min_blocks: 0,
             allow_uid: Vec::new(),
             shm_name: None,
             no_keeper: false,

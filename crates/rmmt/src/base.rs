@@ -165,7 +165,7 @@ fn config(args: &Args) -> PoolConfig {
         largest_block: args.max_block,
         endpoints: args.members_max,
         inbox_slots: args.inbox_len,
-        ..PoolConfig::default()
+        blocks_min: args.min_blocks,
     }
 }
 
