@@ -1,7 +1,9 @@
 //! A hostile member writes garbage over all metadata, once or all the time. Members and the daemon may then be told
 //! nonsense; they must not panic, not leave the pool's memory, and not hang.
 
-use baton_pool::{Admission, Channel, EndpointId, EndpointKind, EndpointRef, Pool, PoolConfig, PoolFds};
+use baton_pool::{
+    Admission, Channel, EndpointId, EndpointKind, EndpointRef, Lend, Pass, Pool, PoolConfig, PoolFds,
+};
 use baton_shm::{Access, Mapping, SharedSlice};
 use rustix::event::{EventfdFlags, eventfd};
 use std::sync::Arc;
@@ -91,6 +93,7 @@ fn work(pool: &Pool, random: &mut Random, scribble: impl FnOnce(&mut Random)) ->
         }
     }
     drop(blocks);
+    speak_for_others(pool, random);
     let _ = (pool.endpoints(), pool.usage(), pool.audit_once(), pool.find_inbox("x"), pool.take_sleepers());
     let _ = pool.close_inbox(endpoint(random));
     for _ in 0..3 {
@@ -98,6 +101,39 @@ fn work(pool: &Pool, random: &mut Random, scribble: impl FnOnce(&mut Random)) ->
     }
     let _ = pool.reap(admitted);
     done
+}
+
+/// What only the daemon does.
+fn speak_for_others(pool: &Pool, random: &mut Random) {
+    let mut any = || EndpointRef {
+        id: EndpointId::new(1 + random.below(12) as u16).unwrap(),
+        incarnation: random.below(3) as u32,
+    };
+    let (from, to) = (any(), any());
+    let who = Admission {
+        pid: 1,
+        start_time: 1,
+        name: "d".into(),
+        inbox: None,
+        kind: EndpointKind::Daemon,
+        quota_bytes: 0,
+    };
+    let daemon = pool.admit(&who).unwrap_or(from);
+    let _ = pool.repair(daemon);
+    for len in [64, 3000, 16 << 10, 40 << 10] {
+        let _ = pool.make_room(daemon, len);
+    }
+    if let Ok(mut proxy) = pool.proxy(from) {
+        let _ = proxy.receive();
+        if let Ok(block) = proxy.alloc(random.below(5000) as usize) {
+            let _ = (pool.look(block), proxy.offset(block).map(|offset| proxy.block_at(offset)));
+            let _ = pool.lend(from, block, to, Lend::InFlight);
+            let _ = (pool.accept_in_flight(to, block), pool.drop_in_flight(to, block));
+            let _ = (proxy.send(block, to, Pass::Share), proxy.release(block));
+        }
+    }
+    let _ = (pool.blocks_in_use().count(), pool.held_by(to.id).count());
+    let _ = pool.reap(daemon);
 }
 
 /// Runs `f` and fails if it does not come back: a hang is a failure, however slow the machine.
@@ -116,7 +152,7 @@ fn watched(f: impl FnOnce() + Send + 'static) {
 fn pool() -> (Pool, PoolFds) {
     let config = PoolConfig {
         payload_bytes: 128 << 10,
-        largest_block: 8 << 10,
+        largest_block: 40 << 10,
         endpoints: 8,
         inbox_slots: 4,
         ..PoolConfig::default()
