@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use baton_pool::{Block, SendFailure};
+use baton_pool::{Block, LargestHolder, LargestHolders, SendFailure};
 
 /// Why attaching to the daemon failed.
 #[derive(Debug, thiserror::Error)]
@@ -63,8 +63,8 @@ pub enum ConnectError {
 pub enum AllocError {
     /// All blocks that could serve are in use.
     #[error(
-        "no free block of {len} bytes: {bytes_in_use} of {bytes_total} bytes are in use, {holder_bytes} of them by \
-         endpoint {holder}; drop blocks sooner, or start rmmt with a larger --size (`baton ls` shows who holds what)"
+        "no free block of {len} bytes: {bytes_in_use} of {bytes_total} bytes are in use, most by {}; drop blocks sooner, \
+         or start rmmt with a larger --size (`baton ls` shows who holds what)", LargestHolders(holders)
     )]
     Exhausted {
         /// Bytes asked for.
@@ -73,10 +73,21 @@ pub enum AllocError {
         bytes_in_use: u64,
         /// Bytes of the pool.
         bytes_total: u64,
-        /// Number of the endpoint that holds most, 0 if nobody holds anything.
-        holder: u16,
-        /// Bytes that it holds.
-        holder_bytes: u64,
+        /// Who holds most, the largest first, at most three.
+        holders: Vec<LargestHolder>,
+    },
+    /// This process would hold more than it may.
+    #[error(
+        "{len} bytes asked, this process holds {held} of the {quota} bytes that it may: drop blocks sooner, or raise its \
+         quota in rmmt's configuration"
+    )]
+    Quota {
+        /// Bytes asked for.
+        len: usize,
+        /// Bytes in this process' hands, all its endpoints in this pool together.
+        held: u64,
+        /// Its limit.
+        quota: u64,
     },
     /// No block is ever that large.
     #[error(
@@ -101,9 +112,10 @@ impl From<baton_pool::AllocError> for AllocError {
         use baton_pool::AllocError as Pool;
         match error {
             Pool::TooLarge { len, largest } => Self::TooLarge { len, max: largest },
-            Pool::Exhausted { len, in_use, total, holder, holder_bytes } => {
-                Self::Exhausted { len, bytes_in_use: in_use, bytes_total: total, holder, holder_bytes }
+            Pool::Exhausted { len, in_use, total, holders } => {
+                Self::Exhausted { len, bytes_in_use: in_use, bytes_total: total, holders }
             }
+            Pool::Quota { len, held, quota } => Self::Quota { len, held, quota },
             Pool::ReadOnly => Self::ReadOnly,
             _ => Self::Detached,
         }

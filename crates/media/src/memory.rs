@@ -79,14 +79,15 @@ unsafe impl Memory for Client {
     fn alloc(&self, len: usize) -> Result<Self::Writing, NoMemory> {
         Client::alloc(self, len).map(baton_client::BlockMut::expose).map_err(|error| NoMemory {
             kind: match error {
-                AllocError::Exhausted { .. } => NoMemoryKind::Exhausted,
+                AllocError::Exhausted { .. } | AllocError::Quota { .. } => NoMemoryKind::Exhausted,
                 AllocError::TooLarge { .. } => NoMemoryKind::TooLarge,
                 _ => NoMemoryKind::Detached,
             },
             message: match error {
-                AllocError::Exhausted { len, bytes_in_use, bytes_total, holder, holder_bytes } => format!(
-                    "no free block of {len} bytes: {bytes_in_use} of {bytes_total} bytes are in use, {holder_bytes} of \
-                     them by endpoint {holder}; give the pool more memory (`aits up --pool-size`), or watch fewer streams"
+                AllocError::Exhausted { len, bytes_in_use, bytes_total, holders } => format!(
+                    "no free block of {len} bytes: {bytes_in_use} of {bytes_total} bytes are in use, most by {}; give the \
+                     pool more memory (`aits up --pool-size`), or watch fewer streams",
+                    baton_client::LargestHolders(&holders)
                 ),
                 AllocError::TooLarge { len, max } => format!(
                     "{len} bytes asked, the largest block of this pool has {max}; give the pool more memory (`aits up \

@@ -3,8 +3,8 @@
 //! | door | who sleeps there | who knocks |
 //! |---|---|---|
 //! | `sleeping` of an endpoint: 0 awake, 1 asleep on the futex of this very cell, 2 asleep on its event descriptor | the receiver | a sender that has committed a message takes it back to 0 and wakes |
-//! | `room` of an endpoint, a counter | senders to a full inbox, counted by `room_waiters` | the receiver, after it emptied a slot |
-//! | `freed` of the pool, a counter | members that found no free block, counted by `freed_waiters` | whoever freed a block |
+//! | `room` of an endpoint, a counter | senders to a full inbox, announced by `room_waiters` | the receiver, after it emptied a slot |
+//! | `freed` of the pool, a counter | members that found no free block, announced by `freed_waiters` | whoever freed a block |
 //!
 //! Each side writes first and looks afterwards, in sequentially consistent order, so at least one of them sees the
 //! other: the sleeper announces itself and looks once more for what it waits for; the other provides it and then looks
@@ -59,10 +59,10 @@ impl Region {
 
     /// Knocks at every door: the dead may owe a wake-up. Returns those that sleep on their event descriptors.
     pub fn take_sleepers(&self) -> Vec<EndpointId> {
-        raise_for(self.freed(), self.freed_waiters());
+        knock(self.freed());
         let asleep = |id: &EndpointId| {
             self.endpoint(*id).is_some_and(|endpoint| {
-                raise_for(endpoint.room(), endpoint.room_waiters());
+                knock(endpoint.room());
                 Self::take_sleeping(endpoint)
             })
         };
@@ -70,14 +70,18 @@ impl Region {
     }
 }
 
-/// Raises a counter that somebody waits for.
+/// Raises a counter if somebody waits for that, see `waiting`.
 #[inline]
 fn raise_for(counter: &AtomicU32, waiters: &AtomicU32) {
-    #[cfg(loom)] // as above
-    loom::sync::atomic::fence(Ordering::SeqCst);
     if waiters.load(Ordering::SeqCst) != 0 {
-        counter.fetch_add(1, Ordering::SeqCst);
-        kill_point!(BeforeKnock);
-        futex_wake(counter, u32::MAX >> 1);
+        waiters.store(0, Ordering::SeqCst);
+        knock(counter);
     }
+}
+
+#[cold]
+fn knock(counter: &AtomicU32) {
+    counter.fetch_add(1, Ordering::SeqCst);
+    kill_point!(BeforeKnock);
+    futex_wake(counter, u32::MAX >> 1);
 }

@@ -22,6 +22,7 @@
 //! | `blocks`, `send`, `receive`, `reap`, `retire` | the operations, each with its steps and what a kill leaves behind |
 //! | `pool`, `steward`, `room`, `proxy` | create and open; what the daemon does: admit, reap, make room, work for others |
 //! | `entries`, `magazine` | a process' private books: its blocks and handles, spare blocks |
+//! | `waiting`, `quota`, `shortage` | sleeping until there is room, memory or a message; how much a process may hold; who has it all |
 //! | `member`, `receiver`, `handles` | what a process uses: `Member`, `Receiver`, `BlockMut`, `Block` |
 //!
 //! # Who does what
@@ -89,20 +90,26 @@ mod pool;
 #[cfg(not(loom))]
 mod proxy;
 #[cfg(not(loom))]
+mod quota;
+#[cfg(not(loom))]
 mod receiver;
 #[cfg(not(loom))]
 mod report;
 #[cfg(not(loom))]
 mod room;
 #[cfg(not(loom))]
+mod shortage;
+#[cfg(not(loom))]
 mod steward;
+#[cfg(not(loom))]
+mod waiting;
 
 #[cfg(not(loom))]
 pub use handles::{Block, BlockMut, Exposed};
 #[cfg(not(loom))]
 pub use look::LookError;
 #[cfg(not(loom))]
-pub use member::{AllocError, Channel, Member, SendError, Sent};
+pub use member::{Channel, Member, SendError, Sent};
 #[cfg(not(loom))]
 pub use pool::{AttachError, CreateError, OpenError, Pool, PoolFds};
 #[cfg(not(loom))]
@@ -113,5 +120,7 @@ pub use receiver::{Delivery, Receiver};
 pub use report::{AuditReport, BlockView, ClassUsage, EndpointInfo, EndpointState, Finding, PoolUsage};
 #[cfg(not(loom))]
 pub use room::{MadeRoom, MakeRoomError};
+#[cfg(not(loom))]
+pub use shortage::{AllocError, LargestHolder, LargestHolders};
 #[cfg(not(loom))]
 pub use steward::{Admission, AdmitError, EndpointKind, ReapError, Reaped};

@@ -6,52 +6,18 @@ use crate::handles::{Block, BlockMut, Hold};
 use crate::ids::{BlockId, EndpointRef};
 use crate::magazine::Magazine;
 use crate::pool::Shared;
+use crate::quota::Quota;
+use crate::region::Count;
 use crate::send::{Pass, SendFailure};
+use crate::shortage::AllocError;
 use crate::sync::Ordering;
+use crate::waiting::wait_for;
 use baton_shm::Access;
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-
-/// Why there is no block.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum AllocError {
-    /// Larger than this pool's largest block.
-    #[error(
-        "{len} bytes asked, the largest block of this pool has {largest}: raise the pool's size or largest block"
-    )]
-    TooLarge {
-        /// Bytes asked for.
-        len: usize,
-        /// Bytes of the largest class.
-        largest: usize,
-    },
-    /// Nothing free of that size or larger.
-    #[error(
-        "no free block of {len} bytes: {in_use} of {total} bytes are in use, most by endpoint {holder} ({holder_bytes} \
-         bytes); receive and drop blocks faster, or raise the pool's size"
-    )]
-    Exhausted {
-        /// Bytes asked for.
-        len: usize,
-        /// Bytes in blocks that somebody holds.
-        in_use: u64,
-        /// Bytes of the pool.
-        total: u64,
-        /// Number of the endpoint that holds most, 0 if nobody holds anything.
-        holder: u16,
-        /// Bytes it holds (unread messages to it included).
-        holder_bytes: u64,
-    },
-    /// This process was admitted as a reader.
-    #[error("this process may only read the pool: connect for reading and writing to allocate")]
-    ReadOnly,
-    /// The daemon has reaped this endpoint.
-    #[error("this process is no member of the pool any more: connect to the daemon again")]
-    NotAdmitted,
-}
+use std::time::Instant;
 
 /// A block that was not sent; the caller has it back.
 #[derive(Debug, thiserror::Error)]
@@ -111,6 +77,10 @@ pub(crate) struct Inner {
     /// What handles point to.
     pub entries: Entries<Inner>,
     pub magazine: Magazine,
+    /// What is in the hands of this process, if that is limited.
+    pub quota: Option<Quota>,
+    /// A reader has no use for spare blocks: it would only keep them from the others.
+    writes: bool,
     refused: AtomicU64,
 }
 
@@ -135,8 +105,16 @@ impl fmt::Debug for Member {
 impl Member {
     pub(crate) fn new(shared: Arc<Shared>, me: EndpointRef) -> Self {
         let entries = Entries::new(&shared.region.geometry);
-        let inner =
-            Arc::new(Inner { shared, me, entries, magazine: Magazine::new(me), refused: AtomicU64::new(0) });
+        let limit = shared.region.endpoint(me.id).map_or(0, |e| e.quota_bytes().load(Ordering::SeqCst));
+        let inner = Arc::new(Inner {
+            me,
+            entries,
+            magazine: Magazine::new(me),
+            quota: Quota::new(shared.id, limit),
+            writes: shared.payload.access() == Access::ReadWrite,
+            refused: AtomicU64::new(0),
+            shared,
+        });
         Self { _tenure: Arc::new(Tenure(Arc::clone(&inner))), inner }
     }
 
@@ -163,25 +141,54 @@ impl Member {
     ///
     /// # Errors
     /// [`AllocError`].
+    #[inline]
     pub fn alloc(&self, len: usize) -> Result<BlockMut, AllocError> {
+        match self.try_alloc(len)? {
+            Some(block) => Ok(block),
+            None => Err(self.inner.shared.exhausted(len)),
+        }
+    }
+
+    /// Like [`Member::alloc`], but waits for a free block until `deadline` (`None`: for ever). While somebody waits, no
+    /// member keeps spare blocks.
+    ///
+    /// # Errors
+    /// [`AllocError`].
+    pub fn alloc_until(&self, len: usize, deadline: Option<Instant>) -> Result<BlockMut, AllocError> {
+        if let Some(block) = self.try_alloc(len)? {
+            return Ok(block);
+        }
+        self.inner.count(Count::Waits);
+        let region = &self.inner.shared.region;
+        wait_for(region.freed(), region.freed_waiters(), deadline, || self.try_alloc(len).transpose())
+            .unwrap_or_else(|| Err(self.inner.shared.exhausted(len)))
+    }
+
+    /// `None` if there is nothing.
+    fn try_alloc(&self, len: usize) -> Result<Option<BlockMut>, AllocError> {
         let inner = &self.inner;
         let geometry = &inner.shared.region.geometry;
-        if !inner.may_allocate() {
+        if !inner.writes {
             return Err(AllocError::ReadOnly);
         }
-        if !inner.is_admitted() {
+        if !inner.shared.region.is_admitted(inner.me) {
             return Err(AllocError::NotAdmitted);
         }
         let class = Class::for_len(len)
             .filter(|class| *class <= geometry.largest_class())
             .ok_or(AllocError::TooLarge { len, largest: geometry.largest_block() })?;
-        if let Some(hold) = inner.magazine.pop(class) {
-            return Ok(BlockMut::new(hold.sized(len)));
+        if let Some(quota) = &inner.quota
+            && let Err((held, quota)) = quota.take(class.size() as u64)
+        {
+            return Err(AllocError::Quota { len, held, quota });
         }
-        match inner.magazine.take(inner, class) {
-            Some(hold) => Ok(BlockMut::new(hold.sized(len))),
-            None => Err(inner.shared.exhausted(len)),
+        let found = inner.magazine.pop(class).or_else(|| inner.magazine.take(inner, class));
+        if let Some(quota) = &inner.quota {
+            // A larger block may have stepped in.
+            quota.add(found.as_ref().map_or(0, |hold| hold.class().size() as u64));
+            quota.sub(class.size() as u64);
         }
+        Ok(found.map(|hold| BlockMut::new(hold.sized(len))))
     }
 
     /// Hands a block over: moves this process' lane if `block` is its only local handle, adds the receiver otherwise.
@@ -209,6 +216,36 @@ impl Member {
         Ok(Sent { replaced })
     }
 
+    /// Like [`Member::send`], but when the inbox is full waits for room until `deadline` (`None`: for ever).
+    ///
+    /// # Errors
+    /// [`SendError`] gives the block back; `Full` when the time is over.
+    pub fn send_until(&self, to: &Channel, block: Block, deadline: Option<Instant>) -> Result<(), SendError> {
+        let block = match self.send(to, block) {
+            Err(SendError { block, reason: SendFailure::Full }) => block,
+            other => return other,
+        };
+        let Some(receiver) = self.inner.shared.region.endpoint(to.to.id) else {
+            return Err(SendError { block, reason: SendFailure::Gone });
+        };
+        self.inner.count(Count::Waits);
+        let mut kept = Some(block);
+        let sent = wait_for(receiver.room(), receiver.room_waiters(), deadline, || {
+            match self.send(to, kept.take()?) {
+                Err(SendError { block, reason: SendFailure::Full }) => {
+                    kept = Some(block);
+                    None
+                }
+                other => Some(other),
+            }
+        });
+        match (sent, kept) {
+            (Some(sent), _) => sent,
+            (None, Some(block)) => Err(SendError { block, reason: SendFailure::Full }),
+            (None, None) => Ok(()), // not possible: without an answer the block is still here
+        }
+    }
+
     fn hand_over(
         &self,
         to: &Channel,
@@ -221,6 +258,7 @@ impl Member {
         let result = match block.into_sole() {
             Ok(hold) => match send(hold.block(), Pass::Move) {
                 Ok(sent) => {
+                    self.inner.out_of_hands(&hold);
                     hold.end(); // its lane has become the message
                     Ok(sent)
                 }
@@ -234,30 +272,62 @@ impl Member {
                 }
             }
         };
-        let (wake, dropped) = result?;
+        let (wake, dropped) = match result {
+            Ok(sent) => sent,
+            Err(error) => {
+                self.inner.count(Count::Refused);
+                return Err(error);
+            }
+        };
         if wake {
             to.wake();
+        }
+        self.inner.count(Count::Sent);
+        if dropped > 0 {
+            self.inner.count_many(Count::Dropped, dropped.into());
         }
         Ok(dropped)
     }
 }
 
 impl Inner {
-    /// A reader has no use for spare blocks: it would only keep them from the others.
-    fn may_allocate(&self) -> bool {
-        self.shared.payload.access() == Access::ReadWrite
+    /// Adds to a statistic. Two threads that count at once may lose one: no atomic step is spent on it.
+    #[inline]
+    pub fn count(&self, what: Count) {
+        self.count_many(what, 1);
     }
 
-    fn is_admitted(&self) -> bool {
-        self.shared.region.is_admitted(self.me)
+    #[inline]
+    fn count_many(&self, what: Count, n: u64) {
+        if let Some(record) = self.shared.region.endpoint(self.me.id) {
+            let cell = record.count(what);
+            cell.store(cell.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+        }
+    }
+
+    /// A message was received.
+    #[inline]
+    pub fn into_hands(&self, hold: &Hold) {
+        if let Some(quota) = &self.quota {
+            quota.add(hold.class().size() as u64);
+        }
+    }
+
+    /// A lane has gone, into the magazine, to the pool or to somebody else.
+    #[inline]
+    fn out_of_hands(&self, hold: &Hold) {
+        if let Some(quota) = &self.quota {
+            quota.sub(hold.class().size() as u64);
+        }
     }
 
     /// The last handle of a lane is gone: keeps the block as a spare one, or gives the lane back.
     #[inline]
     pub fn keep_or_release(hold: Hold) {
         let member = hold.member();
+        member.out_of_hands(&hold);
         let keeps = Magazine::keeps(hold.class())
-            && member.may_allocate()
+            && member.writes
             && !member.shared.region.somebody_waits()
             && (hold.is_alone() || member.is_alone(hold.block()));
         let rest = if keeps { hold.stow() } else { Some(hold) };

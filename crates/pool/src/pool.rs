@@ -1,8 +1,8 @@
 //! A pool as one process sees it: both memories mapped, the layout checked.
 
 use crate::geometry::{Geometry, GeometryError, PoolConfig};
-use crate::ids::{BlockId, EndpointId, EndpointRef, PoolId};
-use crate::member::{AllocError, Member};
+use crate::ids::{BlockId, EndpointRef, PoolId};
+use crate::member::Member;
 use crate::receive::Head;
 use crate::receiver::Receiver;
 use crate::region::{DOOR_WORDS, POOL_DOOR_WORDS, Place, Region, STATE_LIVE};
@@ -132,25 +132,6 @@ impl Shared {
         if let Some(cell) = self.region.lengths.get(block.get() as usize) {
             cell.store(u32::try_from(len).unwrap_or(u32::MAX), Ordering::Relaxed);
         }
-    }
-
-    /// Says who holds what of a pool that has nothing left.
-    pub fn exhausted(&self, len: usize) -> AllocError {
-        let region = &self.region;
-        let mut held = vec![0u64; usize::from(EndpointId::MAX) + 1];
-        let mut in_use = 0;
-        for place in region.blocks() {
-            let word = crate::word::Word::load(region.word(place));
-            if !word.is_free() {
-                in_use += place.class.size() as u64;
-                for id in word.lanes().filter_map(|lane| lane.endpoint()) {
-                    held[usize::from(id.get())] += place.class.size() as u64;
-                }
-            }
-        }
-        let most = held.iter().enumerate().max_by_key(|(_, bytes)| **bytes).filter(|(_, bytes)| **bytes > 0);
-        let (holder, holder_bytes) = most.map_or((0, 0), |(id, bytes)| (id as u16, *bytes));
-        AllocError::Exhausted { len, in_use, total: region.geometry.payload_bytes(), holder, holder_bytes }
     }
 
     /// Place, offset and length of a block's bytes. The length in memory is a claim and never reaches beyond the block.

@@ -12,11 +12,11 @@
 use crate::blocks::{Cursor, HoldError};
 use crate::class::Class;
 use crate::ids::{BlockId, EndpointId, EndpointRef};
-use crate::member::AllocError;
 use crate::pool::{AttachError, Pool, Shared};
 use crate::receive::{Head, RecvError};
 use crate::region::Count;
 use crate::send::{Pass, SendFailure};
+use crate::shortage::AllocError;
 use crate::sync::{Ordering, TRIES, pause};
 use crate::word::{Lane, Word};
 use std::sync::Arc;

@@ -5,18 +5,21 @@
 //! ```text
 //!   receiver                                sender
 //!   sleeping := 1                           publish and commit the message
-//!   look once more ── found ─▶ awake        sleeping == 1 ? swap 0, write the eventfd
-//!   wait for the eventfd
+//!   look once more ── found ─▶ awake        sleeping != 0 ? swap 0, wake or write
+//!   wait (futex, eventfd)
 //! ```
 //! Both sides use sequentially consistent steps, so at least one of them sees the other.
 
-use crate::door::{AWAKE, ON_EVENT};
+use crate::door::{AWAKE, ON_EVENT, ON_FUTEX};
 use crate::handles::{Block, Hold};
 use crate::ids::EndpointId;
 use crate::member::Member;
 use crate::receive::{Head, RecvError};
+use crate::region::Count;
 use crate::sync::Ordering;
+use crate::waiting::sleep_while;
 use std::sync::atomic::fence;
+use std::time::Duration;
 
 /// A received message.
 #[derive(Debug)]
@@ -55,9 +58,13 @@ impl Receiver {
                 return Ok(None);
             };
             // Both are always there unless the metadata was scribbled over; then the block is given back.
-            if let (Some(hold), Some(from)) = (Hold::new(&self.member.inner, block, self.head.alone), from) {
-                return Ok(Some(Delivery { block: Block::from_hold(hold), from }));
-            }
+            let inner = &self.member.inner;
+            let Some(hold) = Hold::new(inner, block, self.head.alone) else { continue };
+            inner.into_hands(&hold);
+            let block = Block::from_hold(hold);
+            let Some(from) = from else { continue };
+            inner.count(Count::Received);
+            return Ok(Some(Delivery { block, from }));
         }
     }
 
@@ -74,6 +81,24 @@ impl Receiver {
             self.set_sleeping(AWAKE);
         }
         found
+    }
+
+    /// Sleeps until a message comes, for `timeout` at most (`None`: for ever). Comes back without one also if it was woken
+    /// for another reason. For threads: the sleep is on a futex; an event loop uses [`Receiver::prepare_sleep`].
+    ///
+    /// # Errors
+    /// [`RecvError`].
+    pub fn sleep(&mut self, timeout: Option<Duration>) -> Result<Option<Delivery>, RecvError> {
+        self.set_sleeping(ON_FUTEX);
+        fence(Ordering::SeqCst);
+        let found = self.try_recv();
+        if matches!(found, Ok(None))
+            && let Some(record) = self.member.inner.shared.region.endpoint(self.member.inner.me.id)
+        {
+            sleep_while(record.sleeping(), ON_FUTEX, timeout);
+        }
+        self.set_sleeping(AWAKE);
+        if matches!(found, Ok(None)) { self.try_recv() } else { found }
     }
 
     /// Takes the announcement back, after waking up (for whatever reason). The caller empties the eventfd by reading it.

@@ -148,7 +148,7 @@ impl<'r> Endpoint<'r> {
     pub fn room(self) -> &'r AtomicU32 {
         &self.doors[DOOR_WORDS / 2]
     }
-    /// How many wait for room. A hint: who dies waiting leaves it raised, which costs its receivers a system call each.
+    /// Whether somebody may wait for room; taken back by who wakes.
     #[inline]
     pub fn room_waiters(self) -> &'r AtomicU32 {
         &self.doors[DOOR_WORDS / 2 + 1]
@@ -181,7 +181,7 @@ impl Region {
         &self.pool_doors[0]
     }
 
-    /// How many wait for a free block; as `room_waiters`.
+    /// Whether somebody may wait for a free block; as `room_waiters`.
     #[inline]
     pub fn freed_waiters(&self) -> &AtomicU32 {
         &self.pool_doors[POOL_DOOR_WORDS / 2]

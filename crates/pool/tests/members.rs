@@ -299,8 +299,11 @@ fn an_empty_pool_says_who_holds_most_and_recovers() {
         }
     };
     assert_eq!(blocks.len(), 8, "every extent was used");
-    let AllocError::Exhausted { holder, in_use, total, .. } = error else { panic!("{error}") };
-    assert_eq!((holder, in_use, total), (a.endpoint.id.get(), 8 << 20, 8 << 20));
+    let text = error.to_string();
+    assert!(text.contains(&format!("a (pid {}, endpoint 1: 8388608 bytes)", std::process::id())), "{text}");
+    let AllocError::Exhausted { holders, in_use, total, .. } = error else { panic!("{error}") };
+    assert_eq!((in_use, total, holders.len()), (8 << 20, 8 << 20, 1));
+    assert_eq!((holders[0].endpoint, holders[0].bytes), (a.endpoint.id, 8 << 20));
     assert!(
         matches!(a.member.alloc(64), Err(AllocError::Exhausted { .. })),
         "small ones have no extent either"
