@@ -4,10 +4,13 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use baton_address::Address;
-use baton_pool::{BlockMut, Channel, EndpointId, EndpointRef, Member as PoolMember, Pool};
+use baton_pool::{
+    AllocError as PoolAllocError, BlockMut, Channel, EndpointId, EndpointRef, Member as PoolMember, Pool,
+};
 use baton_wire::attach::{self, Answer, Attach, ErrorCode, Name, Request, Resume};
 use baton_wire::report::{AuditReport, InboxInfo, Member, PoolInfo};
 
@@ -20,6 +23,9 @@ use crate::sender::Sender;
 
 /// Pause between two tries to connect.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
+
+/// Between two requests for room.
+const ROOM_PAUSE: Duration = Duration::from_millis(100);
 
 /// One endpoint in the pool. A cheap handle: clones are the same endpoint, any thread may use it.
 ///
@@ -39,6 +45,49 @@ pub struct Client {
 pub(crate) struct Inner {
     pub(crate) member: PoolMember,
     pub(crate) control: Control,
+    /// When the daemon was asked for room the last time, in milliseconds since `born`; 0: never.
+    asked_for_room: AtomicU64,
+    born: Instant,
+}
+
+impl Inner {
+    /// Asks the daemon to take empty extents from other sizes. Rarely: in a pool that is simply full it would have to
+    /// look in vain at every failing allocation of everybody.
+    fn make_room(&self, len: usize) -> bool {
+        let now = self.born.elapsed().as_millis() as u64 + 1;
+        let last = self.asked_for_room.load(Ordering::Relaxed);
+        let due = last == 0 || now.saturating_sub(last) >= ROOM_PAUSE.as_millis() as u64;
+        if !due
+            || self.asked_for_room.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_err()
+        {
+            return false;
+        }
+        let request = Request::MakeRoom { bytes: len as u64 };
+        matches!(self.control.ask_aside(&request), Some(Answer::MadeRoom { made: true }))
+    }
+}
+
+/// Waits that grow, for tokio.
+pub(crate) struct Pauses {
+    next: Duration,
+    deadline: Option<Instant>,
+}
+
+impl Pauses {
+    pub(crate) fn until(deadline: Option<Instant>) -> Self {
+        Self { next: Duration::from_millis(1), deadline }
+    }
+
+    /// False if the time is over.
+    pub(crate) async fn next(&mut self) -> bool {
+        let left = self.deadline.map_or(self.next, |end| end.saturating_duration_since(Instant::now()));
+        if left.is_zero() {
+            return false;
+        }
+        tokio::time::sleep(self.next.min(left)).await;
+        self.next = (self.next * 2).min(Duration::from_millis(8));
+        true
+    }
 }
 
 impl Client {
@@ -69,15 +118,61 @@ impl Client {
             }
             std::thread::sleep(RETRY_PAUSE);
         };
-        enter(uri, path, ask.token, connection, endpoint, fds)
+        let (client, inbox) = enter(uri, path, ask.token, connection, endpoint, fds)?;
+        Ok((client, inbox.spinning(options.spin)))
     }
 
-    /// Loans a block that shows exactly `len` bytes: ours alone, writable, contents undefined. Never waits.
+    /// Loans a block that shows exactly `len` bytes: ours alone, writable, contents undefined. Never waits for memory; if
+    /// there is none, the daemon is asked to take empty extents from other sizes, at most ten times a second and only if
+    /// it answers at once.
     ///
     /// # Errors
     /// [`AllocError`].
+    #[inline]
     pub fn alloc(&self, len: usize) -> Result<BlockMut, AllocError> {
-        Ok(self.inner.member.alloc(len)?)
+        match self.inner.member.alloc(len) {
+            Ok(block) => Ok(block),
+            Err(error) => self.alloc_again(len, error),
+        }
+    }
+
+    #[cold]
+    fn alloc_again(&self, len: usize, error: PoolAllocError) -> Result<BlockMut, AllocError> {
+        if matches!(error, PoolAllocError::Exhausted { .. }) && self.inner.make_room(len) {
+            return Ok(self.inner.member.alloc(len)?);
+        }
+        Err(error.into())
+    }
+
+    /// Like [`Client::alloc`], but waits for a free block, at most for `timeout`. As long as somebody waits, no member of
+    /// the pool keeps spare blocks.
+    ///
+    /// # Errors
+    /// [`AllocError`]; `Exhausted` when the time is over.
+    pub fn alloc_wait(&self, len: usize, timeout: Duration) -> Result<BlockMut, AllocError> {
+        let deadline = Instant::now().checked_add(timeout);
+        match self.alloc(len) {
+            Err(AllocError::Exhausted { .. }) => Ok(self.inner.member.alloc_until(len, deadline)?),
+            other => other,
+        }
+    }
+
+    /// [`Client::alloc_wait`] for a tokio runtime: tries again after growing pauses of 1 to 8 ms.
+    ///
+    /// # Errors
+    /// As [`Client::alloc_wait`].
+    pub async fn alloc_async(&self, len: usize, timeout: Duration) -> Result<BlockMut, AllocError> {
+        let mut pauses = Pauses::until(Instant::now().checked_add(timeout));
+        loop {
+            match self.alloc(len) {
+                Err(error @ AllocError::Exhausted { .. }) => {
+                    if !pauses.next().await {
+                        return Err(error);
+                    }
+                }
+                other => return other,
+            }
+        }
     }
 
     /// Opens the inbox registered as `inbox`. A round trip to the daemon (well under a millisecond, blocking; seconds
@@ -110,6 +205,31 @@ impl Client {
                 Err(OpenError::Disconnected { inbox: inbox.to_owned(), source: io::Error::other(detail) })
             }
         }
+    }
+
+    /// Like [`Client::sender`], but waits until somebody receives under that name, at most for `timeout`; asks the daemon
+    /// every 20 ms.
+    ///
+    /// # Errors
+    /// [`OpenError`]; `NotFound` when the time is over.
+    pub fn sender_wait(&self, inbox: &str, timeout: Duration) -> Result<Sender, OpenError> {
+        let deadline = Instant::now().checked_add(timeout);
+        loop {
+            match self.sender(inbox) {
+                Err(OpenError::NotFound { .. }) if deadline.is_none_or(|end| Instant::now() < end) => {
+                    std::thread::sleep(RETRY_PAUSE);
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// Who receives under that name: endpoint, process and its name; `None` if nobody does.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub fn receiver_of(&self, inbox: &str) -> Result<Option<InboxInfo>, QueryError> {
+        Ok(self.who_receives()?.into_iter().find(|info| info.inbox == inbox))
     }
 
     /// Lists the inboxes that can be sent to.
@@ -222,7 +342,9 @@ fn enter(
     warm_up(pool);
     let identity = Resume { endpoint: endpoint.id.get(), incarnation: endpoint.incarnation, token };
     let control = Control::new(path, identity, connection);
-    let client = Client { inner: Arc::new(Inner { member, control }) };
+    let client = Client {
+        inner: Arc::new(Inner { member, control, asked_for_room: AtomicU64::new(0), born: Instant::now() }),
+    };
     let inbox = Inbox::new(receiver, wake, client.clone());
     Ok((client, inbox))
 }

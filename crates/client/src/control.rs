@@ -27,6 +27,9 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// For the farewell at the end of the last handle.
 const PATIENCE_BYE: Duration = Duration::from_millis(250);
 
+/// For a question in the middle of an allocation.
+const PATIENCE_ASIDE: Duration = Duration::from_millis(100);
+
 /// Between two tries, while a daemon is killed and its successor starts.
 const RETRY_PAUSE: Duration = Duration::from_millis(5);
 
@@ -138,10 +141,10 @@ impl Connection {
         Ok(())
     }
 
-    fn hurry(&self) {
-        // Best effort: only how long the farewell may take depends on it.
-        let _ = self.stream.set_read_timeout(Some(PATIENCE_BYE));
-        let _ = self.stream.set_write_timeout(Some(PATIENCE_BYE));
+    fn patience(&self, patience: Duration) {
+        // Best effort: only how long an answer may take depends on it.
+        let _ = self.stream.set_read_timeout(Some(patience));
+        let _ = self.stream.set_write_timeout(Some(patience));
     }
 }
 
@@ -203,6 +206,20 @@ impl Control {
         }
     }
 
+    /// Asks only if that takes no time worth speaking of: nobody else is asking, the daemon was there the last time, and
+    /// it answers within [`PATIENCE_ASIDE`]. `None` otherwise; the next real question finds out what is wrong.
+    pub(crate) fn ask_aside(&self, request: &Request) -> Option<Answer> {
+        let mut place = self.connection.try_lock().ok()?;
+        let mut connection = place.take()?;
+        connection.patience(PATIENCE_ASIDE);
+        let answered = connection.ask(request);
+        if matches!(answered, Ok(_) | Err(AskError::Refused(_))) {
+            connection.patience(PATIENCE);
+            *place = Some(connection);
+        }
+        answered.ok().map(|(answer, _)| answer)
+    }
+
     fn resume(&self) -> Result<Connection, AskError> {
         let mut connection = Connection::open(&self.path)?;
         match connection.ask(&Request::Resume(self.identity.clone()))? {
@@ -226,7 +243,7 @@ impl Drop for Control {
             None => self.resume(),
         };
         if let Ok(mut connection) = connection {
-            connection.hurry();
+            connection.patience(PATIENCE_BYE);
             if let Err(error) = connection.ask(&Request::Bye) {
                 tracing::debug!("the memory daemon was not told that this member leaves: {error}");
             }

@@ -64,7 +64,8 @@ pub enum AllocError {
     /// All blocks that could serve are in use.
     #[error(
         "no free block of {len} bytes: {bytes_in_use} of {bytes_total} bytes are in use, most by {}; drop blocks sooner, \
-         or start rmmt with a larger --size (`baton ls` shows who holds what)", LargestHolders(holders)
+         or start rmmt with a larger --size (`baton ls` shows who holds what)",
+        LargestHolders(holders)
     )]
     Exhausted {
         /// Bytes asked for.

@@ -1,25 +1,34 @@
 //! Receiving.
 //!
 //! ```text
-//!   try ──nothing──▶ spin a little ──nothing──▶ say "I sleep", look once more ──nothing──▶ wait on the eventfd ─┐
-//!    ▲                                                                                                       │
-//!    └────────────────────────────── woken (or spurious): empty the eventfd, look again ◀────────────────────┘
+//!   try ──nothing──▶ spin, as long as that paid off ──nothing──▶ say "I sleep", look once more ──nothing──▶ sleep ─┐
+//!    ▲                                                                                                          │
+//!    └──────────────────────────────── woken (or for no reason): look again ◀───────────────────────────────────┘
 //! ```
-//! While the receiver is awake a sender makes no system call; the spin keeps it awake for the messages of a burst.
+//! A thread sleeps on a futex, a tokio task and [`crate::select`] on the inbox's eventfd. While the receiver is awake a
+//! sender makes no system call.
+//!
+//! How long it spins is learnt: a message that came within the budget (while spinning, or soon after falling asleep) sets
+//! it to the full budget; each one that took longer halves it, down to nothing. So a burst is received without a sleep,
+//! and a camera with its 40 ms between frames costs no processor time. With a single processor spinning would only keep
+//! the sender from its work: then it never spins.
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use baton_pool::{Delivery, Receiver};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::unix::AsyncFd;
 
 use crate::Client;
 use crate::error::RecvError;
 
-/// Looks before going to sleep: some microseconds, less than a wake-up costs.
-const SPINS: u32 = 200;
+/// Looks between two looks at the clock.
+const LOOKS: u32 = 16;
+
+/// Below that, spinning is given up until a message comes fast again.
+const SPIN_LEAST: Duration = Duration::from_micros(1);
 
 /// The receiving side of this endpoint. One per [`Client`]; can move between threads, not be shared.
 #[derive(Debug)]
@@ -28,6 +37,11 @@ pub struct Inbox {
     receiver: Receiver,
     wake: Wake,
     client: Client,
+    /// As long as it may spin, and as long as it does now.
+    budget: Duration,
+    spin: Duration,
+    /// Where the next [`crate::select`] that begins with this inbox looks first.
+    pub(crate) turn: usize,
 }
 
 /// The eventfd, registered with tokio once it was used there.
@@ -41,7 +55,16 @@ enum Wake {
 
 impl Inbox {
     pub(crate) fn new(receiver: Receiver, wake: OwnedFd, client: Client) -> Self {
-        Self { receiver, wake: Wake::Plain(wake), client }
+        let (budget, spin) = (Duration::ZERO, Duration::ZERO);
+        Self { receiver, wake: Wake::Plain(wake), client, budget, spin, turn: 0 }
+    }
+
+    /// With that budget.
+    pub(crate) fn spinning(mut self, budget: Duration) -> Self {
+        let alone = std::thread::available_parallelism().is_ok_and(|processors| processors.get() == 1);
+        self.budget = if alone { Duration::ZERO } else { budget };
+        self.spin = self.budget;
+        self
     }
 
     /// The endpoint that this inbox belongs to.
@@ -53,6 +76,7 @@ impl Inbox {
     ///
     /// # Errors
     /// [`RecvError::Closed`] when the daemon closed this endpoint (also: when the daemon was stopped for good).
+    #[inline]
     pub fn try_recv(&mut self) -> Result<Option<Delivery>, RecvError> {
         Ok(self.receiver.try_recv()?)
     }
@@ -63,20 +87,22 @@ impl Inbox {
     /// # Errors
     /// As [`Inbox::try_recv`].
     pub fn recv(&mut self, timeout: Option<Duration>) -> Result<Option<Delivery>, RecvError> {
-        let deadline = timeout.and_then(|t| Instant::now().checked_add(t));
+        if let Some(delivery) = self.receiver.try_recv()? {
+            return Ok(Some(delivery));
+        }
+        let started = Instant::now();
+        let deadline = timeout.and_then(|t| started.checked_add(t));
+        let mut found = self.spin(started, deadline)?;
         loop {
-            if let Some(delivery) = self.spin()? {
-                return Ok(Some(delivery));
+            if found.is_some() {
+                self.learn(started.elapsed());
+                return Ok(found);
             }
-            if let Some(delivery) = self.receiver.prepare_sleep()? {
-                return Ok(Some(delivery));
-            }
-            let slept = self.sleep(deadline);
-            self.receiver.woken();
-            slept?;
-            if deadline.is_some_and(|end| Instant::now() >= end) {
+            let left = deadline.map(|end| end.saturating_duration_since(Instant::now()));
+            if left == Some(Duration::ZERO) {
                 return self.try_recv();
             }
+            found = self.receiver.sleep(left)?;
         }
     }
 
@@ -94,45 +120,71 @@ impl Inbox {
                 return Ok(delivery);
             }
             // If this future is dropped here, "I sleep" stays said: the next sender writes the eventfd once too often.
-            if let Wake::Registered(wake) = &self.wake {
-                let mut ready = wake.readable().await?;
-                empty(wake.get_ref());
-                ready.clear_ready();
-            }
+            std::future::poll_fn(|cx| self.poll_wake(cx)).await?;
             self.receiver.woken();
         }
     }
 
-    fn spin(&mut self) -> Result<Option<Delivery>, RecvError> {
-        for _ in 0..SPINS {
-            if let Some(delivery) = self.receiver.try_recv()? {
-                return Ok(Some(delivery));
-            }
-            std::hint::spin_loop();
+    fn spin(&mut self, started: Instant, deadline: Option<Instant>) -> Result<Option<Delivery>, RecvError> {
+        let most = self.spin.min(deadline.map_or(self.spin, |end| end.saturating_duration_since(started)));
+        if most.is_zero() {
+            return Ok(None);
         }
-        Ok(None)
+        loop {
+            for _ in 0..LOOKS {
+                if let Some(delivery) = self.receiver.try_recv()? {
+                    return Ok(Some(delivery));
+                }
+                std::hint::spin_loop();
+            }
+            if started.elapsed() >= most {
+                return Ok(None);
+            }
+        }
     }
 
-    fn sleep(&self, deadline: Option<Instant>) -> io::Result<()> {
-        let fd = match &self.wake {
-            Wake::Plain(fd) => fd,
-            Wake::Registered(fd) => fd.get_ref(),
-            Wake::Moving => return Err(io::ErrorKind::NotFound.into()),
+    /// A message took that long to come.
+    fn learn(&mut self, waited: Duration) {
+        let half = self.spin / 2;
+        self.spin = if waited <= self.budget {
+            self.budget
+        } else if half < SPIN_LEAST {
+            Duration::ZERO
+        } else {
+            half
         };
-        let left = deadline.map(|end| end.saturating_duration_since(Instant::now()));
-        // A time too long for the kernel's type is as good as for ever.
-        let left = left.and_then(|left| Timespec::try_from(left).ok());
-        match poll(&mut [PollFd::new(fd, PollFlags::IN)], left.as_ref()) {
-            Ok(0) | Err(rustix::io::Errno::INTR) => Ok(()),
-            Ok(_) => {
-                empty(fd);
-                Ok(())
-            }
-            Err(errno) => Err(errno.into()),
+    }
+
+    /// For [`crate::select`]: announces sleep on the eventfd and looks once more.
+    pub(crate) fn prepare_sleep(&mut self) -> Result<Option<Delivery>, RecvError> {
+        Ok(self.receiver.prepare_sleep()?)
+    }
+
+    /// Takes that announcement back.
+    pub(crate) fn woken(&mut self) {
+        self.receiver.woken();
+    }
+
+    /// The eventfd, and [`empty`] for it.
+    pub(crate) fn eventfd(&self) -> io::Result<&OwnedFd> {
+        match &self.wake {
+            Wake::Plain(fd) => Ok(fd),
+            Wake::Registered(fd) => Ok(fd.get_ref()),
+            Wake::Moving => Err(io::ErrorKind::NotFound.into()),
         }
     }
 
-    fn register(&mut self) -> io::Result<()> {
+    /// Ready when the eventfd was written to; emptied then.
+    pub(crate) fn poll_wake(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Wake::Registered(wake) = &self.wake else { return Poll::Ready(Ok(())) };
+        let mut ready = std::task::ready!(wake.poll_read_ready(cx))?;
+        empty(wake.get_ref());
+        ready.clear_ready();
+        Poll::Ready(Ok(()))
+    }
+
+    /// Registers the eventfd with the runtime that this is called in.
+    pub(crate) fn register(&mut self) -> io::Result<()> {
         if matches!(self.wake, Wake::Plain(_))
             && let Wake::Plain(fd) = std::mem::replace(&mut self.wake, Wake::Moving)
         {
@@ -150,7 +202,7 @@ impl Inbox {
 }
 
 /// Takes the counter to 0; it is non-blocking, so an empty one does no harm.
-fn empty(fd: &OwnedFd) {
+pub(crate) fn empty(fd: &OwnedFd) {
     let _ = rustix::io::read(fd, &mut [0u8; 8]);
 }
 

@@ -55,10 +55,13 @@ mod inbox;
 mod look;
 mod options;
 mod query;
+mod select;
 mod sender;
 mod transfer;
 
-pub use baton_pool::{Block, BlockId, BlockMut, Delivery, EndpointId, Exposed, SendFailure, Sent};
+pub use baton_pool::{
+    Block, BlockId, BlockMut, Delivery, EndpointId, Exposed, LargestHolder, LargestHolders, SendFailure, Sent,
+};
 pub use baton_wire::report::{
     AuditReport, BlockInfo, ClassInfo, Holder, InboxInfo, Member, MemberKind, PoolInfo,
 };
@@ -68,5 +71,6 @@ pub use inbox::Inbox;
 pub use look::Snapshot;
 pub use options::{Access, ConnectOptions};
 pub use query::Observer;
-pub use sender::Sender;
+pub use select::{select, select_async};
+pub use sender::{Sender, WhenFull};
 pub use transfer::{SendToPidError, SendToPidFailure, Transfer};

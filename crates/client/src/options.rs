@@ -27,12 +27,21 @@ pub struct ConnectOptions {
     pub access: Access,
     /// How long to keep trying while the socket is absent or refuses. Default 5 s; zero tries once.
     pub timeout: Duration,
+    /// How long [`crate::Inbox::recv`] may look again and again before it sleeps. Default 20 µs, a little more than a
+    /// wake-up takes; used only as far as it pays off. Zero never spins.
+    pub spin: Duration,
 }
 
 impl ConnectOptions {
     /// A read-write member called `name` without a registered inbox.
     pub fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), inbox: None, access: Access::ReadWrite, timeout: Duration::from_secs(5) }
+        Self {
+            name: name.into(),
+            inbox: None,
+            access: Access::ReadWrite,
+            timeout: Duration::from_secs(5),
+            spin: Duration::from_micros(20),
+        }
     }
 
     /// Registers this endpoint's inbox as `name`.
@@ -50,6 +59,12 @@ impl ConnectOptions {
     /// Keeps trying for `timeout` while the socket is absent or refuses.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
+        self
+    }
+
+    /// Looks for at most `spin` before sleeping.
+    pub fn spin(mut self, spin: Duration) -> Self {
+        self.spin = spin;
         self
     }
 }

@@ -255,6 +255,16 @@ impl Session {
                     Failure::new(ErrorCode::Internal, "the audit failed; see the memory daemon's log")
                 })?)
             }
+            Request::MakeRoom { bytes } => {
+                if member.is_none() {
+                    return Err(Failure::new(
+                        ErrorCode::NotAttached,
+                        "only a member needs room; attach first",
+                    ));
+                }
+                let made = usize::try_from(bytes).is_ok_and(|len| registry.borrow_mut().make_room(len));
+                Answer::MadeRoom { made }
+            }
             Request::SendToPid { pid, blocks } => {
                 let Some(endpoint) = *member else {
                     return Err(Failure::new(ErrorCode::NotAttached, "only a member sends; attach first"));
@@ -262,7 +272,13 @@ impl Session {
                 let (bid, nodes) = classic::send_to_pid(&self.house, endpoint, peer.pid, &blocks, pid)?;
                 Answer::Transfer { bid, nodes }
             }
-            Request::Bye => Answer::Bye,
+            Request::Bye => {
+                // Before the answer: who has it can rely on nobody sending there any more.
+                if let Some(endpoint) = *member {
+                    registry.borrow_mut().leave(endpoint, self.number);
+                }
+                Answer::Bye
+            }
             _ => return Err(Failure::new(ErrorCode::BadRequest, "this daemon does not know that request")),
         };
         Ok((answer, Vec::new()))

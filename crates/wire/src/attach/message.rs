@@ -42,6 +42,12 @@ pub enum Request {
     Pool,
     /// Check every block's holders.
     Audit,
+    /// This member found no free block: let a block of that size be possible, if only extents of other sizes are in the
+    /// way that hold nothing.
+    MakeRoom {
+        /// Its size.
+        bytes: u64,
+    },
     /// Blocks that this member holds are on their way to a classic client. The member drops its own hold when the answer
     /// has come.
     SendToPid {
@@ -128,6 +134,11 @@ pub enum Answer {
     Pool(PoolInfo),
     /// To [`Request::Audit`].
     Audit(AuditReport),
+    /// To [`Request::MakeRoom`].
+    MadeRoom {
+        /// Whether such a block may be had now; somebody else may be faster.
+        made: bool,
+    },
     /// To [`Request::SendToPid`].
     Transfer {
         /// The number that the client receives the blocks with.
