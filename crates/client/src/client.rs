@@ -151,9 +151,18 @@ impl Client {
     /// [`AllocError`]; `Exhausted` when the time is over.
     pub fn alloc_wait(&self, len: usize, timeout: Duration) -> Result<BlockMut, AllocError> {
         let deadline = Instant::now().checked_add(timeout);
-        match self.alloc(len) {
-            Err(AllocError::Exhausted { .. }) => Ok(self.inner.member.alloc_until(len, deadline)?),
-            other => other,
+        loop {
+            match self.alloc(len) {
+                Err(AllocError::Exhausted { .. }) => {}
+                other => return other,
+            }
+            // Whoever frees a block wakes us. That an extent of another size became empty wakes nobody: ask again then.
+            let again = Instant::now().checked_add(ROOM_PAUSE);
+            let until = deadline.map_or(again, |end| again.map(|again| again.min(end)));
+            match self.inner.member.alloc_until(len, until) {
+                Err(PoolAllocError::Exhausted { .. }) if deadline.is_none_or(|end| Instant::now() < end) => {}
+                other => return Ok(other?),
+            }
         }
     }
 

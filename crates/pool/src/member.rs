@@ -258,7 +258,7 @@ impl Member {
         let result = match block.into_sole() {
             Ok(hold) => match send(hold.block(), Pass::Move) {
                 Ok(sent) => {
-                    self.inner.out_of_hands(&hold);
+                    self.inner.out_of_hand(&hold);
                     hold.end(); // its lane has become the message
                     Ok(sent)
                 }
@@ -307,7 +307,7 @@ impl Inner {
 
     /// A message was received.
     #[inline]
-    pub fn into_hands(&self, hold: &Hold) {
+    pub fn came_to_hand(&self, hold: &Hold) {
         if let Some(quota) = &self.quota {
             quota.add(hold.class().size() as u64);
         }
@@ -315,7 +315,7 @@ impl Inner {
 
     /// A lane has gone, into the magazine, to the pool or to somebody else.
     #[inline]
-    fn out_of_hands(&self, hold: &Hold) {
+    fn out_of_hand(&self, hold: &Hold) {
         if let Some(quota) = &self.quota {
             quota.sub(hold.class().size() as u64);
         }
@@ -325,7 +325,7 @@ impl Inner {
     #[inline]
     pub fn keep_or_release(hold: Hold) {
         let member = hold.member();
-        member.out_of_hands(&hold);
+        member.out_of_hand(&hold);
         let keeps = Magazine::keeps(hold.class())
             && member.writes
             && !member.shared.region.somebody_waits()

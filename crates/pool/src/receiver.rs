@@ -60,7 +60,7 @@ impl Receiver {
             // Both are always there unless the metadata was scribbled over; then the block is given back.
             let inner = &self.member.inner;
             let Some(hold) = Hold::new(inner, block, self.head.alone) else { continue };
-            inner.into_hands(&hold);
+            inner.came_to_hand(&hold);
             let block = Block::from_hold(hold);
             let Some(from) = from else { continue };
             inner.count(Count::Received);

@@ -49,8 +49,14 @@ fn role() {
             std::process::exit(if code == ExitCode::SUCCESS { 0 } else { 1 });
         }
         "member" => puppet::play(&uri, &options),
+        "stray" => puppet::stray_write(&uri),
         other => panic!("no such role: {other}"),
     }
+}
+
+/// A read-only member that writes where it must not; see [`puppet::stray_write`].
+pub fn stray_writer(daemon: &Daemon) -> std::process::Output {
+    myself("stray", &daemon.uri(), "").output().unwrap()
 }
 
 fn myself(role: &str, uri: &str, options: &str) -> Command {

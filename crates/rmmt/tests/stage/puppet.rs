@@ -179,3 +179,21 @@ fn mapping() -> String {
     let line = maps.lines().find(|line| line.contains("baton-payload")).unwrap();
     line.split_whitespace().nth(1).unwrap().to_owned()
 }
+
+/// Receives one block as a reader, prints the writable mappings of the payload, and then writes to the block.
+#[allow(unsafe_code)]
+pub fn stray_write(uri: &str) {
+    let options = ConnectOptions::new("stray").inbox("stray.in").read_only();
+    let (client, mut inbox) = Client::connect(uri, options).unwrap();
+    let block = inbox.recv(None).unwrap().unwrap().block;
+    assert!(matches!(client.alloc(64), Err(baton_client::AllocError::ReadOnly)));
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    for line in maps.lines().filter(|line| line.contains("baton-payload")) {
+        println!("payload {line}");
+    }
+    let first = block.as_ptr().cast_mut();
+    println!("about to write over {}", block[0]);
+    // SAFETY: none; the page is mapped read-only, so this store is the fault that the test is about.
+    unsafe { first.write_volatile(1) };
+    println!("written");
+}
