@@ -20,7 +20,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         match sender.send_with(frame.freeze(), WhenFull::DropOldest) {
             Ok(sent) if sent.replaced > 0 => println!("frame {n} replaced an older one"),
             Ok(_) => {}
-            Err(error) if error.reason == SendFailure::Gone => return Ok(println!("the consumer has left")),
+            Err(error) if error.reason == SendFailure::Gone => {
+                println!("the consumer has left");
+                return Ok(());
+            }
             Err(error) => return Err(error.into()),
         }
         std::thread::sleep(Duration::from_millis(40));

@@ -33,6 +33,10 @@ const ROOM_PAUSE: Duration = Duration::from_millis(100);
 /// itself. The endpoint is given back when the last `Client`, [`Inbox`] and [`Sender`] of it are gone; blocks that are
 /// still alive then stay valid, and the endpoint goes with the last of them.
 ///
+/// A connection that ends without a farewell (a `Client` that is leaked, its descriptor closed by force) closes the inbox,
+/// but the endpoint stays until its process ends, since the process may still read its blocks. So endpoints can run out
+/// in a process that does this over and over; the daemon then says that the pool is full of members, and how many it has.
+///
 /// A process that forks must not use a `Client` in the child: the mappings are not inherited, and the control connection
 /// would be shared with the parent. Connect in the child instead (or fork before connecting).
 #[derive(Debug, Clone)]
