@@ -85,6 +85,9 @@ impl Client {
         if !(1..=SEND_TO_PID_MAX).contains(&count) {
             return failed(blocks, SendToPidFailure::Count { count });
         }
+        // Before the daemon lends them: else a small one would go to our magazine when its handle goes, and be written to
+        // while the client reads it.
+        blocks.iter().for_each(Block::mark_shared);
         let numbers = blocks.iter().map(|block| block.id().get()).collect();
         let strange = || SendToPidFailure::Disconnected(std::io::Error::other("an answer to something else"));
         match self.inner.control.ask(&Request::SendToPid { pid, blocks: numbers }) {

@@ -309,6 +309,14 @@ impl Block {
     }
 }
 
+impl Block {
+    /// The daemon is about to give somebody a lane of this block in our name ([`Pool::lend`](crate::Pool::lend)): from now
+    /// on the word is asked whether this process holds it alone, before its memory is used again.
+    pub fn mark_shared(&self) {
+        self.hold.shared();
+    }
+}
+
 impl Clone for Block {
     #[inline]
     fn clone(&self) -> Self {

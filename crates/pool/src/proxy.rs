@@ -55,7 +55,7 @@ impl Pool {
 
     /// Adds a lane of `to` to a block that `from` holds. One compare-and-swap: killed before it nothing has happened.
     /// A process that holds the block for itself alone knows so without looking at the word; it must stop believing that
-    /// before it asks the daemon to lend one of its blocks.
+    /// ([`Block::mark_shared`](crate::Block::mark_shared)) before it asks the daemon to lend one of its blocks.
     ///
     /// # Errors
     /// [`SendFailure`]: `NotHolder` if `from` does not hold it, `FanOut` if there is no lane left, `Gone` if `to` is not

@@ -108,6 +108,21 @@ fn a_classic_and_an_attached_client_exchange_blocks() {
 }
 
 #[test]
+fn what_was_lent_is_not_used_again_by_its_first_owner() {
+    let (pool, _fds) = pool();
+    let (member, _receiver) = attach(&pool, "attached");
+    let classic = admit(&pool, "classic", EndpointKind::Classic);
+    let block = member.alloc(100).unwrap().freeze(); // small: its owner keeps it as a spare one if it is alone
+    let id = block.id();
+    block.mark_shared();
+    pool.lend(member.endpoint(), id, classic, Lend::InFlight).unwrap();
+    drop(block);
+    assert_eq!(pool.holders(id), [(classic.id, true)]);
+    assert!(!member.spare_blocks().contains(&id));
+    assert_ne!(member.alloc(100).unwrap().id(), id);
+}
+
+#[test]
 fn a_pool_over_a_payload_that_has_a_name() {
     let named = |bytes: u64| {
         let fd = memfd_create("stands for shm_open", MemfdFlags::CLOEXEC).unwrap();
