@@ -76,3 +76,54 @@ fn told_to_begin_anew_keeper_and_daemon_are_replaced_by_the_programs_file() {
     }
     daemon.assert_balanced();
 }
+
+#[test]
+fn a_supervised_start_takes_over_from_the_stand_in_and_any_other_is_refused() {
+    let mut daemon = Daemon::with("supervised");
+    let mut member = daemon.puppet("member", "member.in");
+    member.ask("hold 5 100000");
+    let serving = daemon.serving();
+    // While its keeper lives, nobody pushes it out: neither by hand nor supervised.
+    for (options, says) in [("", "another memory daemon runs at"), ("supervised", "its keeper lives")] {
+        let output = stage::myself("rmmt", &daemon.uri(), options).output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && error.contains(says), "{error}");
+    }
+    let stand_in = daemon.kill_keeper_and_wait();
+    // What a supervisor does next.
+    let mut next = stage::myself("rmmt", &daemon.uri(), "supervised")
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::null())
+        .stderr(std::fs::File::options().append(true).open(daemon.dir().join("log")).unwrap())
+        .spawn()
+        .unwrap();
+    daemon.logged(&[&format!("rmmt: pid={} becomes the keeper", next.id())]);
+    daemon.logged(&[&format!("keeper pid={} follows daemon pid={serving}", next.id())]);
+    until("the stand-in to go", || {
+        (!std::path::Path::new(&format!("/proc/{stand_in}")).exists()).then_some(())
+    });
+    assert_eq!(daemon.serving(), serving);
+    // It is a keeper like the first one.
+    kill(serving, Signal::KILL);
+    until("the next daemon", || (daemon.serving() != serving).then_some(()));
+    assert_eq!(member.ask("drop"), "dropped");
+    daemon.assert_balanced();
+    kill(next.id(), Signal::TERM);
+    assert_eq!(next.wait().unwrap().code(), Some(0));
+    daemon.logged(&["rmmt: ended"]);
+}
+
+#[test]
+fn the_end_of_the_supervisor_is_the_end_of_a_supervised_daemon() {
+    // A supervisor that does nothing but start it; `wait` keeps the shell from becoming the program itself.
+    let mut daemon = Daemon::at(tempfile::tempdir().unwrap(), "supervised", |command| {
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", r#""$0" "$@" & wait"#]).arg(command.get_program()).args(command.get_args());
+        shell.envs(command.get_envs().filter_map(|(key, value)| Some((key, value?))));
+        shell
+    });
+    daemon.kill_supervisor();
+    daemon.logged(&["rmmt: the supervisor has ended"]);
+    daemon.logged(&["rmmt: ended"]);
+    until("the socket to go", || (!daemon.socket().exists()).then_some(()));
+}

@@ -39,6 +39,9 @@ fn role() {
                 args.listen.push("ip://127.0.0.1:0".into());
                 args.shm_name = Some(name.into());
             }
+            if let Some(name) = options.strip_prefix("named ") {
+                args.shm_name = Some(name.into());
+            }
             if options == "ip" {
                 args.listen.push("ip://127.0.0.1:0".into());
             }
@@ -59,7 +62,7 @@ pub fn stray_writer(daemon: &Daemon) -> std::process::Output {
     myself("stray", &daemon.uri(), "").output().unwrap()
 }
 
-fn myself(role: &str, uri: &str, options: &str) -> Command {
+pub fn myself(role: &str, uri: &str, options: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command
         .args(["--exact", "stage::role", "--nocapture", "--test-threads=1"])
@@ -109,9 +112,14 @@ impl Daemon {
     }
 
     fn within(dir: tempfile::TempDir, options: &str) -> Self {
-        let log = std::fs::File::create(dir.path().join("log")).unwrap();
+        Self::at(dir, options, |command| command)
+    }
+
+    /// In this directory, perhaps not for the first time. `how` may change the command.
+    pub fn at(dir: tempfile::TempDir, options: &str, how: impl FnOnce(Command) -> Command) -> Self {
+        let log = std::fs::File::options().create(true).append(true).open(dir.path().join("log")).unwrap();
         let uri = format!("un://{}", dir.path().join("rmmt.sock").display());
-        let keeper = myself("rmmt", &uri, options)
+        let keeper = how(myself("rmmt", &uri, options))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -177,6 +185,12 @@ impl Daemon {
         until("another keeper", || Some(self.keeper_now()).filter(|pid| *pid != before))
     }
 
+    /// For a daemon that was started by a process of its own: kills that process.
+    pub fn kill_supervisor(&mut self) {
+        self.keeper.kill().unwrap();
+        self.keeper.wait().unwrap();
+    }
+
     /// The serving process, as it calls itself.
     pub fn serving(&self) -> u32 {
         self.observer().pool().unwrap().daemon_pid
@@ -193,6 +207,21 @@ impl Daemon {
         kill(before, Signal::KILL);
         until("the next daemon", || children(self.keeper.id()).into_iter().find(|pid| *pid != before));
         self.observer().pool().unwrap();
+    }
+
+    /// Keeper and daemon are killed at once, as at the end of a control group. Gives the directory back.
+    pub fn kill_all(mut self) -> tempfile::TempDir {
+        let (keeper, daemon) = (self.keeper_now(), self.serving());
+        for signal in [Signal::STOP, Signal::KILL] {
+            kill(keeper, signal);
+            kill(daemon, signal);
+        }
+        self.keeper.wait().unwrap();
+        until("the daemon to be dead", || {
+            let stat = std::fs::read_to_string(format!("/proc/{daemon}/stat")).ok();
+            stat.is_none_or(|stat| stat.contains(") Z")).then_some(())
+        });
+        std::mem::replace(&mut self.dir, tempfile::tempdir().unwrap())
     }
 
     pub fn observer(&self) -> Observer {
