@@ -68,6 +68,14 @@ impl Classic {
         }
     }
 
+    /// The user of the client with this endpoint, as far as the kernel says.
+    pub(crate) fn uid_of(&self, endpoint: EndpointRef) -> Option<u32> {
+        self.ledger.borrow().peers().find_map(|(_, here, origin)| match origin {
+            Origin::Kernel { uid } if here == endpoint => Some(uid),
+            _ => None,
+        })
+    }
+
     fn greeting(&self) -> Result<&ServerHello, EnterError> {
         let too_large = u32::try_from(self.kib).is_err();
         self.greeting.as_ref().ok_or(if too_large {
@@ -128,7 +136,7 @@ fn pre_send(house: &House, pid: Pid, nodes: &[i64], to_pid: i32) -> Result<i64, 
     let member = house.registry.borrow_mut().oldest_of(to.get());
     let mut ledger = house.classic.ledger.borrow_mut();
     let is_client = match ledger.find(to) {
-        Some((_, Origin::Kernel)) => true,
+        Some((_, Origin::Kernel { .. })) => true,
         Some((_, Origin::Claim)) => member.is_none(),
         None => false,
     };

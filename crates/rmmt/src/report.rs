@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 
-use baton_pool::{BlockView, EndpointId, EndpointKind, EndpointState, Pool};
+use baton_pool::{BlockView, EndpointId, EndpointInfo, EndpointKind, EndpointState, Pool};
 use baton_wire::attach::BLOCKS_PAGE_MAX;
 use baton_wire::report::{
     AuditReport, BlockInfo, ClassInfo, Holder, InboxInfo, Member, MemberKind, PoolInfo,
 };
 
+use crate::classic::Classic;
 use crate::registry::Registry;
 
 pub(crate) fn inboxes(registry: &Registry) -> Vec<InboxInfo> {
@@ -22,7 +23,7 @@ pub(crate) fn inboxes(registry: &Registry) -> Vec<InboxInfo> {
     registry.entries().filter_map(row).collect()
 }
 
-pub(crate) fn members(registry: &Registry) -> Vec<Member> {
+pub(crate) fn members(registry: &Registry, classic: &Classic) -> Vec<Member> {
     let counted: HashMap<_, _> =
         registry.pool().endpoints().into_iter().map(|info| (info.endpoint, info)).collect();
     let inbox_capacity = registry.pool().geometry().inbox_slots();
@@ -54,7 +55,41 @@ pub(crate) fn members(registry: &Registry) -> Vec<Member> {
             waits: info.map_or(0, |info| info.waits),
         }
     };
-    registry.entries().map(row).collect()
+    let mut members: Vec<_> = registry.entries().map(row).collect();
+    // Those for whom the daemon works, and the daemon itself: the pool knows them, no process of theirs is watched.
+    let others = counted.values().filter(|info| info.kind != EndpointKind::Attached);
+    members.extend(others.map(|info| spoken_for(info, classic.uid_of(info.endpoint), inbox_capacity)));
+    members.sort_by_key(|member| member.endpoint);
+    members
+}
+
+/// Shown as the user of a client that came over TCP: nobody knows. The number is the kernel's own for that.
+const NOBODY: u32 = 65534;
+
+fn spoken_for(info: &EndpointInfo, uid: Option<u32>, inbox_capacity: u64) -> Member {
+    let is_daemon = info.kind == EndpointKind::Daemon;
+    let own_uid = is_daemon.then(|| rustix::process::geteuid().as_raw());
+    Member {
+        endpoint: info.endpoint.id.get(),
+        incarnation: info.endpoint.incarnation,
+        pid: info.pid,
+        uid: own_uid.or(uid).unwrap_or(NOBODY),
+        name: info.name.clone(),
+        inbox: None,
+        read_only: false,
+        connected: true,
+        receiving: info.state == EndpointState::Live,
+        blocks_held: info.held_blocks,
+        bytes_held: info.held_bytes,
+        queued: info.queued,
+        kind: if is_daemon { MemberKind::Daemon } else { MemberKind::Classic },
+        inbox_capacity,
+        quota_bytes: info.quota_bytes,
+        sent: info.sent,
+        received: info.received,
+        dropped: info.dropped,
+        waits: info.waits,
+    }
 }
 
 pub(crate) fn pool(registry: &Registry, adoptions: u32) -> PoolInfo {

@@ -224,7 +224,9 @@ impl Session {
                 let theirs = self.house.keeping.asked(registry, peer)?;
                 return Ok((Answer::Kept, vec![theirs]));
             }
-            Request::Members => Answer::Members { members: report::members(&registry.borrow()) },
+            Request::Members => {
+                Answer::Members { members: report::members(&registry.borrow(), &self.house.classic) }
+            }
             Request::Pool => Answer::Pool(report::pool(&registry.borrow(), self.house.lives)),
             Request::Blocks { held_by, from, limit } => {
                 let unknown = || Failure::new(ErrorCode::NotFound, "an endpoint's number is 1 to 2047");

@@ -8,6 +8,7 @@ use std::process::{Command as Process, Stdio};
 
 use baton_client::{ConnectOptions, SendToPidFailure};
 use baton_wire::classic::{Command, INVALID_COMMAND, NO_MEMORY, STATUS_INVALID_COMMAND};
+use baton_wire::report::MemberKind;
 use rustix::process::Signal;
 use stage::classic::{Classic, No};
 use stage::{Daemon, WATCHDOG, until};
@@ -473,6 +474,20 @@ fn connections_of_one_pid_are_bounded() {
     until("room again", || Classic::try_ip(&daemon, A));
 }
 
+#[test]
+fn listings_show_who_speaks_the_classic_protocol() {
+    let daemon = Daemon::classic();
+    let (mut client, _other) = (Classic::un(&daemon), Classic::ip(&daemon, A));
+    let (_member, _inbox) = daemon.member(ConnectOptions::new("member"));
+    client.alloc(5000).unwrap();
+    let rows = daemon.observer().members().unwrap();
+    let row = |pid: i32, kind| rows.iter().find(|m| m.pid == pid.cast_unsigned() && m.kind == kind).unwrap();
+    let own = row(me(), MemberKind::Classic);
+    assert_eq!((own.blocks_held, own.uid), (1, rustix::process::geteuid().as_raw()));
+    assert_eq!(row(A, MemberKind::Classic).uid, 65534, "nobody vouches for it");
+    assert_eq!(row(me(), MemberKind::Attached).name, "member");
+}
+
 // ---- a client that shares no line with us
 
 fn python(arguments: &[&str]) -> Process {
@@ -492,6 +507,19 @@ fn a_python_client_written_from_the_description_works() {
         assert!(output.status.success() && said == "ok\n", "{arguments:?}: {said}{complained}");
         until_in_use(&daemon, 0);
     }
+}
+
+#[test]
+fn the_example_in_the_readme_works() {
+    let daemon = Daemon::classic();
+    let readme = include_str!("../../../README.md");
+    let example = readme.split_once("```python\n").unwrap().1.split_once("```").unwrap().0;
+    let example = example.replace("/tmp/rmmt.sock", daemon.socket().to_str().unwrap());
+    let output = Process::new("python3").args(["-c", &example]).output().expect("this test needs python3");
+    let complained = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && complained.is_empty(), "{complained}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "b'hello' 0\n");
+    until_in_use(&daemon, 0);
 }
 
 #[test]

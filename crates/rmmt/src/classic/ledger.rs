@@ -111,9 +111,8 @@ impl Ledger {
     }
 
     /// All classic clients.
-    #[cfg(test)]
-    fn peers(&self) -> impl Iterator<Item = (Pid, EndpointRef)> {
-        self.peers.iter().map(|(pid, peer)| (*pid, peer.proxy.endpoint()))
+    pub(crate) fn peers(&self) -> impl Iterator<Item = (Pid, EndpointRef, Origin)> {
+        self.peers.iter().map(|(pid, peer)| (*pid, peer.proxy.endpoint(), peer.origin))
     }
 
     /// One more connection of a pid that is here already; `None` if it is its first.

@@ -36,7 +36,10 @@ impl std::fmt::Display for Pid {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Origin {
     /// The kernel vouches for it (SO_PEERCRED).
-    Kernel,
+    Kernel {
+        /// Its user.
+        uid: u32,
+    },
     /// The client says so, over TCP: an address for transfers and nothing else.
     Claim,
 }

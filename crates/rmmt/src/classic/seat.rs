@@ -29,16 +29,16 @@ impl Seat {
         }
         let pid = Pid::new(claim).ok_or(EnterError::NoPid { claim })?;
         let origin = match peer {
-            Some(peer) if peer.pid == pid.get() => Origin::Kernel,
+            Some(peer) if peer.pid == pid.get() => Origin::Kernel { uid: peer.uid },
             Some(peer) => return Err(EnterError::NotYou { claim, real: peer.pid }),
             None => Origin::Claim,
         };
         match origin {
-            Origin::Kernel => make_way(house, pid.get()),
+            Origin::Kernel { .. } => make_way(house, pid.get()),
             Origin::Claim => {
                 let here = house.classic.ledger.borrow().find(pid);
                 let is_member = house.registry.borrow_mut().oldest_of(pid.get()).is_some();
-                if is_member || here.is_some_and(|(_, origin)| origin == Origin::Kernel) {
+                if is_member || matches!(here, Some((_, Origin::Kernel { .. }))) {
                     return Err(EnterError::Taken { pid: pid.get() });
                 }
             }
@@ -75,7 +75,7 @@ impl Drop for Seat {
 /// Admits the endpoint of a pid that was not here.
 fn enter(house: &House, pid: Pid, origin: Origin) -> Result<EndpointRef, EnterError> {
     let start_time = match origin {
-        Origin::Kernel => start_time_of(pid.get()).unwrap_or(0),
+        Origin::Kernel { .. } => start_time_of(pid.get()).unwrap_or(0),
         Origin::Claim => 0,
     };
     let admission = Admission {

@@ -186,7 +186,7 @@ fn run(step: Step, ledger: &mut Ledger, reference: &mut Reference, nodes: &mut V
 
 /// The words name exactly those whom the reference names.
 fn compare(ledger: &Ledger, reference: &Reference) {
-    let who: BTreeMap<_, _> = ledger.peers().map(|(pid, endpoint)| (endpoint.id, pid)).collect();
+    let who: BTreeMap<_, _> = ledger.peers().map(|(pid, endpoint, _)| (endpoint.id, pid)).collect();
     let any = ledger.peers.values().next();
     let words: BTreeSet<(i64, i32)> = ledger
         .pool
