@@ -6,6 +6,7 @@ mod common;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
 use std::sync::mpsc;
+use std::time::Duration;
 
 use aits_frame::{HEADER_LEN, Header, Micros, PictureLayout, Sequence, StreamId};
 use baton_client::{Block, Client, ConnectOptions, Inbox};
@@ -323,4 +324,29 @@ fn top_in_batch_mode_is_plain_text() {
     let piped = baton(&["top", "--connect", &stage.uri]);
     assert_eq!(piped.status.code(), Some(2));
     assert!(text(&piped.stderr).contains("--batch"));
+}
+#[test]
+fn top_counts_what_flows() {
+    let mut stage = stage();
+    let way = stage.sender.sender("judge.frames").unwrap();
+    let mut top = Running::start(&["top", "-n", "2", "-i", "50ms", "--json", "--connect", &stage.uri]);
+    let first = top.json();
+    assert_eq!((&first["interval_ms"], &first["members"][0]["out_per_s"]), (&Value::Null, &Value::Null));
+    // Until the second sample is taken, messages flow.
+    let second = loop {
+        way.send(stage.sender.alloc(100_000).unwrap().freeze()).unwrap();
+        drop(stage.receiver.recv(Some(WATCHDOG)).unwrap().unwrap());
+        match top.lines.recv_timeout(Duration::from_millis(1)) {
+            Ok(line) => break serde_json::from_str::<Value>(&line).unwrap(),
+            Err(mpsc::RecvTimeoutError::Timeout) => {}
+            Err(error) => panic!("{error}"),
+        }
+    };
+    assert_eq!(top.ended(), Some(0));
+    let (camera, judge) = (&second["members"][0], &second["members"][1]);
+    assert_eq!((&camera["name"], &judge["name"]), (&"camera".into(), &"judge".into()));
+    assert!(camera["sent"].as_u64().unwrap() > 0, "{camera}");
+    assert!(camera["out_per_s"].as_f64().unwrap() > 0.0, "{camera}");
+    assert!(judge["in_per_s"].as_f64().unwrap() > 0.0, "{judge}");
+    assert_eq!(second["pool"]["adoptions"], 0);
 }
