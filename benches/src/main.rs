@@ -109,6 +109,7 @@ fn measure(cli: &Cli) -> Result<ExitCode, Error> {
         return Ok(ExitCode::from(2));
     }
     let cores = Cores::allowed();
+    Place::clean_dead();
     let bench =
         Bench { board: Board::create()?, place: Place::of(std::process::id()), quick: cli.quick, cores };
     let mut report = Report {

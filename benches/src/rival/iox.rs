@@ -59,6 +59,20 @@ impl Place {
         })
     }
 
+    /// Removes what runs left behind that were killed: iceoryx2's files outlive their processes.
+    pub fn clean_dead() {
+        let all = std::fs::read_dir("/dev/shm").into_iter().flatten().flatten();
+        for file in all {
+            let name = file.file_name().to_string_lossy().into_owned();
+            let run = name.strip_prefix("bb").and_then(|rest| rest.split_once('_'));
+            if let Some(run) = run.and_then(|(run, _)| run.parse().ok())
+                && !Path::new(&format!("/proc/{run}")).exists()
+            {
+                Self::of(run).clean();
+            }
+        }
+    }
+
     /// Removes what is left.
     pub fn clean(&self) {
         for path in self.files() {
