@@ -204,7 +204,7 @@ impl Drop for BlockMut {
     fn drop(&mut self) {
         // SAFETY: this is the drop, nothing uses the hold afterwards.
         let hold = unsafe { ManuallyDrop::take(&mut self.hold) };
-        Inner::keep_or_release(hold);
+        Inner::keep_or_release(hold, true);
     }
 }
 
@@ -332,7 +332,7 @@ impl Drop for Block {
         if hold.entry().leave() {
             hold.end();
         } else {
-            Inner::keep_or_release(hold);
+            Inner::keep_or_release(hold, false);
         }
     }
 }

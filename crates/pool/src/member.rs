@@ -321,15 +321,17 @@ impl Inner {
         }
     }
 
-    /// The last handle of a lane is gone: keeps the block as a spare one, or gives the lane back.
+    /// The last handle of a lane is gone: keeps the block as a spare one, or gives the lane back. `unseen`: it was never
+    /// frozen, so nobody can be reading it. Of any other block the word is asked, whatever we know: the daemon may have
+    /// lent it to a tool that looks into it, and then its memory is not to be used again.
     #[inline]
-    pub fn keep_or_release(hold: Hold) {
+    pub fn keep_or_release(hold: Hold, unseen: bool) {
         let member = hold.member();
         member.out_of_hand(&hold);
         let keeps = Magazine::keeps(hold.class())
             && member.writes
             && !member.shared.region.somebody_waits()
-            && (hold.is_alone() || member.is_alone(hold.block()));
+            && (unseen && hold.is_alone() || member.is_alone(hold.block()));
         let rest = if keeps { hold.stow() } else { Some(hold) };
         if let Some(hold) = rest {
             hold.release();

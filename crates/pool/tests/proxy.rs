@@ -120,6 +120,13 @@ fn what_was_lent_is_not_used_again_by_its_first_owner() {
     assert_eq!(pool.holders(id), [(classic.id, true)]);
     assert!(!member.spare_blocks().contains(&id));
     assert_ne!(member.alloc(100).unwrap().id(), id);
+    // Nor what a tool looks into, which its owner is not told of.
+    let looked_at = member.alloc(100).unwrap().freeze();
+    let id = looked_at.id();
+    pool.lend(member.endpoint(), id, classic, Lend::Holder).unwrap();
+    drop(looked_at);
+    assert_eq!(pool.holders(id), [(classic.id, false)]);
+    assert!(!member.spare_blocks().contains(&id));
 }
 
 #[test]
