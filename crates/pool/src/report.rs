@@ -359,12 +359,8 @@ impl Pool {
             {
                 report.findings.push(Finding::CorruptExtent { extent });
             }
-            match region.extent(extent).and_then(Extent::used) {
-                Some(Use::Retired) => report.findings.push(Finding::UnfinishedExtent { extent }),
-                Some(Use::Follows(head)) if !region.leads(head, extent) => {
-                    report.findings.push(Finding::UnfinishedExtent { extent });
-                }
-                _ => {}
+            if region.is_unfinished(extent) {
+                report.findings.push(Finding::UnfinishedExtent { extent });
             }
             report.findings.extend(strays(region, extent));
         }

@@ -209,6 +209,15 @@ impl Region {
         mended
     }
 
+    /// Whether an extent is halfway between two uses: nobody's work if no daemon is at it.
+    pub fn is_unfinished(&self, number: u32) -> bool {
+        match self.extent(number).and_then(crate::extent::Extent::used) {
+            Some(Use::Retired) => true,
+            Some(Use::Follows(head)) => !self.leads(head, number),
+            _ => false,
+        }
+    }
+
     /// Whether the block of `head` reaches into the extent `number`.
     pub fn leads(&self, head: u32, number: u32) -> bool {
         let span = self.class_of(head).map_or(0, |class| self.geometry.span(class));

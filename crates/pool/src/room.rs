@@ -86,8 +86,15 @@ impl Pool {
         })
     }
 
-    /// Finishes what the daemon before began and did not live to end: extents halfway between two sizes. Once, after
-    /// its endpoint was reaped. Returns how many extents were mended.
+    /// How many extents a daemon left halfway between two sizes when it was killed: [`Pool::repair`] mends them.
+    #[must_use]
+    pub fn unfinished_extents(&self) -> u32 {
+        let region = &self.shared.region;
+        (0..region.geometry.extents()).filter(|number| region.is_unfinished(*number)).count() as u32
+    }
+
+    /// Finishes what the daemon before began and did not live to end. Once, after its endpoint was reaped. Returns how
+    /// many extents were mended.
     pub fn repair(&self, daemon: EndpointRef) -> u32 {
         self.shared.region.repair(daemon.id)
     }

@@ -146,3 +146,30 @@ fn a_large_pool_is_only_arithmetic() {
     let small = small.unwrap();
     assert!(u64::from(small.extents()) * u64::from(small.words_per_extent()) >= 1 << 20);
 }
+
+/// What is left of a daemon that was killed between marking an extent and freeing it: the next one mends it.
+#[test]
+fn a_half_retired_extent_is_found_and_mended() {
+    use baton_pool::Finding;
+    use baton_shm::{Access, Mapping};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+
+    let house = House::new(8 * MIB as u64, MIB as u64);
+    drop(house.alloc(100_000).unwrap());
+    assert_eq!(house.pool.unfinished_extents(), 0);
+    // The words of the extents begin at the second page. The first extent: retired; the third follows nobody.
+    let len = rustix::fs::fstat(&house._fds.metadata).unwrap().st_size as usize;
+    let mapping = Arc::new(Mapping::new(&house._fds.metadata, len, Access::ReadWrite).unwrap());
+    let extents = mapping.slice::<AtomicU64>(4096, 8).unwrap();
+    let bound = (0..8).find(|i| extents[*i].load(SeqCst) != 0).unwrap();
+    extents[bound].store(2 << 62, SeqCst);
+    extents[(bound + 2) % 8].store(3 << 62 | bound as u64, SeqCst);
+    let report = house.pool.audit_once();
+    let unfinished = |f: &&Finding| matches!(f, Finding::UnfinishedExtent { .. });
+    assert_eq!((report.findings.iter().filter(unfinished).count(), house.pool.unfinished_extents()), (2, 2));
+    assert_eq!(house.pool.repair(house.daemon), 2);
+    assert_eq!(house.pool.unfinished_extents(), 0);
+    house.assert_clean();
+    assert_eq!(house.fill(MIB).len(), 8, "all of it is of use again");
+}

@@ -74,6 +74,8 @@ impl Registry {
             // Reaped in the pool already, but its daemon was killed before it told the keeper.
             registry.chest.withdraw(&stale.key);
         }
+        drop(registry);
+        shared.borrow_mut().mend_extents();
         tracing::info!("rmmt: adopted the pool of the daemon before, with {adopted} living members");
     }
 

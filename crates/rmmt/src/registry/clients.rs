@@ -35,6 +35,16 @@ impl Registry {
         }
     }
 
+    /// Finishes what the daemon before was doing to extents when it was killed.
+    pub(super) fn mend_extents(&mut self) {
+        if self.pool.unfinished_extents() > 0
+            && let Some(daemon) = self.own_endpoint()
+        {
+            let mended = self.pool.repair(daemon);
+            tracing::info!("rmmt: the daemon before was killed while {mended} extents changed hands: mended");
+        }
+    }
+
     /// The daemon's own endpoint, admitted when it is first needed.
     fn own_endpoint(&mut self) -> Option<EndpointRef> {
         if self.own.is_none() {
