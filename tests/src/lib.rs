@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod proc;
+pub mod raw;
 mod system;
 
 pub use proc::{Usage, descendants, is_alive};

@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use baton_address::Address;
+use baton_killpoint::step;
 use baton_pool::{
-    AllocError as PoolAllocError, BlockMut, Channel, EndpointId, EndpointRef, Member as PoolMember, Pool,
+    AllocError as PoolAllocError, BlockId, BlockMut, Channel, EndpointId, EndpointRef, Member as PoolMember, Pool,
 };
 use baton_wire::attach::{self, Answer, Attach, ErrorCode, Name, Request, Resume};
 use baton_wire::report::{AuditReport, InboxInfo, Member, PoolInfo};
@@ -197,6 +198,7 @@ impl Client {
         let not_found = || OpenError::NotFound { inbox: inbox.to_owned() };
         let name: Name = inbox.parse().map_err(|_| not_found())?;
         let answered = self.inner.control.ask(&Request::OpenInbox { inbox: name });
+        step!(OpenAnswered);
         let strange = || AskError::Protocol("an answer to something else".to_owned());
         let answered = answered.and_then(|(answer, mut fds)| match (answer, fds.pop()) {
             (Answer::Opened(opened), Some(wake)) => {
@@ -277,6 +279,11 @@ impl Client {
         query::audit(self.inner.control.ask(&Request::Audit))
     }
 
+    /// The spare blocks in this endpoint's magazine: held according to the pool, in nobody's hands. For audits.
+    pub fn spare_blocks(&self) -> Vec<BlockId> {
+        self.inner.member.spare_blocks()
+    }
+
     /// This endpoint's number.
     pub fn endpoint(&self) -> EndpointId {
         self.inner.member.endpoint().id
@@ -334,7 +341,9 @@ fn own_start_time() -> io::Result<u64> {
 fn try_attach(path: &Path, ask: &Attach) -> Result<(Connection, EndpointRef, [OwnedFd; 3]), AskError> {
     let strange = || AskError::Protocol("an answer to something else".to_owned());
     let mut connection = Connection::open(path)?;
+    step!(ConnectOpened);
     let (answer, fds) = connection.ask(&Request::Attach(ask.clone()))?;
+    step!(ConnectAnswered);
     let Answer::Attached(attached) = answer else { return Err(strange()) };
     let id = EndpointId::new(attached.endpoint).ok_or_else(strange)?;
     let fds = fds.try_into().map_err(|_| strange())?;
@@ -351,7 +360,9 @@ fn enter(
 ) -> Result<(Client, Inbox), ConnectError> {
     let map = |detail: String| ConnectError::Map { uri: uri.to_owned(), detail };
     let pool = Pool::open(&metadata, &payload).map_err(|error| map(error.to_string()))?;
+    step!(ConnectMapped);
     let (member, receiver) = pool.attach(endpoint).map_err(|error| map(error.to_string()))?;
+    step!(ConnectAttached);
     warm_up(pool);
     let identity = Resume { endpoint: endpoint.id.get(), incarnation: endpoint.incarnation, token };
     let control = Control::new(path, identity, connection);

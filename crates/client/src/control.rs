@@ -18,6 +18,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use baton_fdpass as fdpass;
+use baton_killpoint::step;
 use baton_wire::attach::{Answer, DecodeError, Failure, HEADER_LEN, Header, Kind, Request, Resume};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
@@ -222,8 +223,12 @@ impl Control {
 
     fn resume(&self) -> Result<Connection, AskError> {
         let mut connection = Connection::open(&self.path)?;
+        step!(ResumeOpened);
         match connection.ask(&Request::Resume(self.identity.clone()))? {
-            (Answer::Resumed(_), _) => Ok(connection),
+            (Answer::Resumed(_), _) => {
+                step!(ResumeAnswered);
+                Ok(connection)
+            }
             _ => Err(AskError::Protocol("an answer to something else".to_owned())),
         }
     }
@@ -244,9 +249,11 @@ impl Drop for Control {
         };
         if let Ok(mut connection) = connection {
             connection.patience(PATIENCE_BYE);
+            step!(ByeBefore);
             if let Err(error) = connection.ask(&Request::Bye) {
                 tracing::debug!("the memory daemon was not told that this member leaves: {error}");
             }
+            step!(ByeAnswered);
         }
     }
 }

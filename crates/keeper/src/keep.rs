@@ -6,6 +6,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use baton_fdpass as fdpass;
+use baton_killpoint::step;
 use rustix::process::Signal;
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
@@ -228,7 +229,9 @@ impl Keeper {
                 // Either it has ended, or it closed its socket, which no healthy daemon does before it ends.
                 daemon.stop(self.limits.patience).await;
             }
+            step!(KeepChildEnded);
             drain(&socket, &mut self.store, &mut life);
+            step!(KeepDrained);
             if life.dismissed {
                 return Ok(if renewing { Kept::Renew } else { Kept::Ended(0) });
             }
@@ -283,6 +286,7 @@ fn spawn(mut command: std::process::Command) -> Result<(Daemon, AsyncFd<OwnedFd>
     let socket = ready_socket(ours)?;
     command.stdin(Stdio::from(theirs)).env(PARENT_ENV, std::process::id().to_string());
     let child = tokio::process::Command::from(command).spawn().map_err(KeepError::Spawn)?;
+    step!(KeepSpawned);
     Ok((Daemon::child(child), socket))
 }
 
@@ -319,6 +323,7 @@ async fn serve(socket: &AsyncFd<OwnedFd>, store: &mut Store, life: &mut Life) {
                 drop(guard);
                 let len = received.len;
                 let said = store.take(buffer.get(..len).unwrap_or_default(), received);
+                step!(KeepTook);
                 if let Some(answer) = life.hear(said, store) {
                     let _ended_meanwhile = say(socket, &answer, None).await;
                 }
@@ -336,10 +341,12 @@ async fn hand_over(socket: &AsyncFd<OwnedFd>, store: &Store, life: &mut Life) ->
     for (key, held) in store.iter().skip(life.given) {
         let message = Message::Deposit { key: key.clone(), note: held.note.clone() };
         say(socket, &message, Some(&held.fd)).await?;
+        step!(KeepHandedOne);
         life.given += 1; // nothing is awaited between the sending and this
     }
     say(socket, &Message::End, None).await?;
     life.handed_over = true;
+    step!(KeepHandedAll);
     Ok(())
 }
 

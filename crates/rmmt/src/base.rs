@@ -16,6 +16,7 @@ use std::path::PathBuf;
 
 use baton_address::{BindError, Listener};
 use baton_keeper::{Deposit, WardError};
+use baton_killpoint::step;
 use baton_pool::{Pool, PoolConfig, PoolFds};
 use rustix::fs::{Mode, OFlags};
 
@@ -132,6 +133,7 @@ fn memory(
             let lives = before.saturating_add(1);
             let fds = PoolFds { metadata: metadata.fd, payload: payload.fd };
             let pool = Pool::open(&fds.metadata, &fds.payload)?;
+            step!(AdoptOpened);
             chest.own(METADATA, &[], &fds.metadata).map_err(WardError::from)?;
             chest.put(PAYLOAD, &lives.to_le_bytes(), &fds.payload)?;
             let shm = name.map(|name| Shm::adopt(name, chest)).transpose()?;
@@ -152,8 +154,11 @@ fn memory(
                     (pool, fds, None)
                 }
             };
+            step!(StartPoolCreated);
             chest.put(METADATA, &[], &fds.metadata)?;
+            step!(StartMetadataDeposited);
             chest.put(PAYLOAD, &0u32.to_le_bytes(), &fds.payload)?;
+            step!(StartPayloadDeposited);
             Ok(Memory { pool, fds, lives: 0, shm })
         }
     }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use baton_address::{AsyncListener, Stream};
 use baton_keeper::{Deposit, KeepError, RETIRED, Ward, WardError};
+use baton_killpoint::step;
 use baton_pool::PoolFds;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
@@ -173,7 +174,9 @@ async fn serve(args: &Args, mut chest: Chest, mut deposits: Vec<Deposit>) -> Res
     let classic = Classic::new(registry.borrow().pool(), name, lives);
     let keeping = Keeping::new();
     let house = Rc::new(House { registry, policy, lives, classic, keeping, fds, payload_read_only });
+    step!(StartBeforeReady);
     house.registry.borrow().ready();
+    step!(StartReady);
     let places: Vec<_> = listeners.iter().map(|listener| listener.local().to_string()).collect();
     tracing::info!("rmmt: {} MiB ready at {}", bytes >> 20, places.join(" and "));
 
@@ -227,7 +230,9 @@ async fn supervisor_ends() {
 
 fn end(house: &House, files: &Files) {
     house.registry.borrow().close_all();
+    step!(EndClosed);
     files.remove();
+    step!(EndRemoved);
     house.registry.borrow().chest.tell(|ward| ward.leaving(0));
     tracing::info!("rmmt: ended");
 }

@@ -23,6 +23,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use baton_keeper::Deposit;
+use baton_killpoint::step;
 use baton_pool::{Admission, AdmitError, BlockId, EndpointId, EndpointKind, EndpointRef, Pool};
 use baton_wire::attach::{Access, Attach, ErrorCode, Failure, Name};
 use rustix::event::EventfdFlags;
@@ -195,7 +196,9 @@ impl Registry {
             if let Some(inbox) = &ask.inbox {
                 registry.free_name(inbox)?;
             }
+            step!(AdmitFollowed);
             let endpoint = registry.pool_admit(peer, ask)?;
+            step!(AdmitInPool);
             let note = Note {
                 uid: peer.uid,
                 read_only: ask.access == Access::ReadOnly,
@@ -210,6 +213,7 @@ impl Registry {
                     return Err(internal("event descriptor", &error));
                 }
             };
+            step!(AdmitDeposited);
             let entry = Entry {
                 endpoint,
                 pid: peer.pid,
@@ -225,6 +229,7 @@ impl Registry {
             endpoint
         };
         watch(shared, endpoint);
+        step!(AdmitEntered);
         let duplicate = shared.borrow().entry(endpoint.id).map(|entry| entry.wake.try_clone());
         match duplicate {
             Some(Ok(wake)) => Ok(Admitted { endpoint, wake }),
@@ -319,6 +324,7 @@ impl Registry {
         match entry {
             Some(entry) => {
                 entry.session = Some(session);
+                step!(ResumeEntered);
                 Ok(())
             }
             None => Err(Failure::new(
@@ -342,6 +348,7 @@ impl Registry {
             self.reap(endpoint, Cause::Died);
             return Err(not_found());
         }
+        step!(OpenFound);
         let wake = entry.wake.try_clone().map_err(|error| {
             tracing::error!("rmmt: inbox {inbox} cannot be opened: {error}");
             Failure::new(ErrorCode::Internal, "the memory daemon has too many open files")

@@ -17,6 +17,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use baton_fdpass as fdpass;
+use baton_killpoint::step;
 use baton_pool::{BlockId, EndpointId, EndpointRef};
 use baton_wire::attach::{
     Access, Answer, Attached, DecodeError, ErrorCode, Failure, HEADER_LEN, Header, Kind, Opened, Request,
@@ -127,6 +128,9 @@ impl Session {
                     self.house.registry.borrow_mut().undo(endpoint);
                 }
                 return if bye { End::Bye } else { end };
+            }
+            if stranger && member.is_some() {
+                step!(AdmitAnswered);
             }
             if bye {
                 return End::Bye;

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use baton_keeper::WardError;
+use baton_killpoint::step;
 use rustix::fs::{FlockOperation, OFlags};
 use rustix::io::Errno;
 
@@ -34,7 +35,9 @@ impl Files {
             }
             None => {
                 let taken = take_lock(&lock)?;
+                step!(StartLocked);
                 chest.put(LOCK, &[], &taken)?;
+                step!(StartLockDeposited);
                 taken
             }
         };

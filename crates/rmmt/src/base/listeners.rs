@@ -5,6 +5,7 @@ use std::path::Path;
 
 use baton_address::{Address, Listener};
 use baton_keeper::{Deposit, WardError};
+use baton_killpoint::step;
 
 use super::{BaseError, LISTENER};
 use crate::Args;
@@ -87,7 +88,9 @@ impl Places {
                     // The guard of its file would remove it when this process unwinds, but then the keeper still has the
                     // socket and the next daemon serves it. The file goes with `Files::remove`, at a clean end only.
                     let listener = address.bind()?.leave_file();
+                    step!(StartBound);
                     chest.put(&key, given.as_bytes(), &listener)?;
+                    step!(StartListenerDeposited);
                     listener
                 }
             };

@@ -4,6 +4,7 @@ use std::os::unix::fs::MetadataExt;
 use std::rc::Rc;
 
 use baton_keeper::Deposit;
+use baton_killpoint::step;
 use baton_pool::{EndpointInfo, EndpointKind, EndpointState};
 use rustix::event::EventfdFlags;
 
@@ -49,6 +50,7 @@ impl Registry {
                     registry.entries.insert(endpoint.id, entry);
                     drop(registry);
                     watch(shared, endpoint);
+                    step!(AdoptEntered);
                     adopted += 1;
                 }
                 (_, Err(ProcessError::Io { pid, source })) => {
@@ -57,6 +59,7 @@ impl Registry {
                 }
                 (_, Err(ProcessError::Ended { .. })) => {
                     registry.take_back(endpoint, info.pid, &info.name, Cause::Died);
+                    step!(AdoptTakenBack);
                 }
                 (None, Ok(process)) => {
                     drop(registry);
@@ -69,6 +72,7 @@ impl Registry {
                 }
             }
         }
+        step!(AdoptDone);
         let registry = shared.borrow();
         for stale in deposits {
             // Reaped in the pool already, but its daemon was killed before it told the keeper.

@@ -2,6 +2,7 @@
 
 use std::os::fd::AsFd;
 
+use baton_killpoint::step;
 use baton_pool::{BlockId, EndpointRef};
 
 use super::{Cause, Entry, Registry, Standing, deposit_key};
@@ -28,6 +29,7 @@ impl Registry {
     pub(crate) fn leave(&mut self, endpoint: EndpointRef, session: u64) {
         if self.current(endpoint).is_some_and(|e| e.session == Some(session)) {
             self.close(endpoint, Standing::Left);
+            step!(LeaveNoted);
             self.sweep();
         }
     }
@@ -39,6 +41,7 @@ impl Registry {
         entry.inbox = None;
         entry.note.standing = standing;
         self.close_inbox(endpoint);
+        step!(LeaveClosed);
         if let Some(entry) = self.entries.get(&endpoint.id)
             && let Err(error) = self.deposit(endpoint, &entry.note, entry.wake.as_fd())
         {
@@ -81,6 +84,7 @@ impl Registry {
             if let Some(watcher) = &entry.watcher {
                 watcher.abort();
             }
+            step!(ReapForgotten);
             self.take_back(endpoint, entry.pid, &entry.name, cause);
         }
     }
@@ -98,6 +102,7 @@ impl Registry {
         self.deaths.set(self.deaths.get() + u64::from(cause == Cause::Died));
         match self.pool.reap(endpoint) {
             Ok(reaped) => {
+                step!(ReapTakenBack);
                 let word = match cause {
                     Cause::Died => "reaped",
                     Cause::Left => "left",
@@ -111,6 +116,7 @@ impl Registry {
                     endpoint.id
                 );
                 self.wake(&reaped.wake);
+                step!(ReapWoken);
             }
             Err(error) => {
                 tracing::error!("rmmt: endpoint={} of pid={pid} cannot be reaped: {error}", endpoint.id)
@@ -120,6 +126,7 @@ impl Registry {
         if cause != Cause::Ended {
             self.chest.withdraw(&deposit_key(endpoint));
         }
+        step!(ReapWithdrawn);
     }
 
     /// Closes every inbox, so that members learn that the pool ends.

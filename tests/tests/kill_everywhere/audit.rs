@@ -1,0 +1,105 @@
+//! The exact audit: the daemon's books, the hold words themselves, and what every member believes, compared.
+//!
+//! The auditor attaches by the protocol like everybody, then reads the pool's metadata itself: it needs neither the
+//! daemon nor the SDK to see who holds a block.
+
+use std::collections::BTreeMap;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::atomic::Ordering::SeqCst;
+
+use baton_pool::{BlockId, EndpointInfo, Pool};
+use baton_wire::attach::Access;
+
+use crate::control::{
+    Control, DONE, ENDPOINT, FAULTS, FIRST_MEMBER, FROM_LIFE, GOT, INTENT, LIFE, READER, ROLES, SHARER,
+    SLOTS, TAKEN_BACK, TO_LIFE, count,
+};
+
+pub struct Auditor {
+    pub pool: Pool,
+    _connection: UnixStream,
+}
+
+impl Auditor {
+    pub fn attach(socket: &Path) -> std::io::Result<Self> {
+        let raw = baton_tests::raw::attach(socket, "auditor", Access::ReadOnly)?;
+        let pool = Pool::open(&raw.metadata, &raw.payload).map_err(std::io::Error::other)?;
+        Ok(Self { pool, _connection: raw.connection })
+    }
+
+    /// Whether the pool knows an endpoint of that process.
+    pub fn knows(&self, pid: u32) -> Option<EndpointInfo> {
+        self.pool.endpoints().into_iter().find(|info| info.pid == pid)
+    }
+
+    /// Compares everything; nobody works meanwhile. `alive` says which slots have a living, drained process.
+    pub fn examine(&self, control: &Control, alive: &[bool; SLOTS]) -> Vec<String> {
+        let mut wrong = Vec::new();
+        let report = self.pool.audit_once();
+        wrong.extend(report.findings.iter().map(|finding| format!("books: {finding}")));
+        let faults = control.head(FAULTS).load(SeqCst);
+        if faults > 0 {
+            wrong.push(format!("{faults} faults told by members, see the log"));
+        }
+        self.blocks(control, alive, &mut wrong);
+        for sender in FIRST_MEMBER..SLOTS {
+            for receiver in (FIRST_MEMBER..SLOTS).filter(|receiver| alive[*receiver]) {
+                wrong.extend(messages(control, sender, alive[sender], receiver));
+            }
+        }
+        wrong
+    }
+
+    /// Each lane of each block belongs to a member that believes in it, and the other way round.
+    fn blocks(&self, control: &Control, alive: &[bool; SLOTS], wrong: &mut Vec<String>) {
+        let mut believed: BTreeMap<(u32, u16), i64> = BTreeMap::new();
+        for slot in (FIRST_MEMBER..SLOTS).filter(|slot| alive[*slot]) {
+            let endpoint = control.slot(slot, ENDPOINT).load(SeqCst) as u16;
+            for block in control.beliefs(slot) {
+                *believed.entry((block, endpoint)).or_default() += 1;
+            }
+        }
+        let geometry = self.pool.geometry();
+        for block in 0..geometry.extents() * geometry.words_per_extent() {
+            for (holder, unread) in self.pool.holders(BlockId::new(block)) {
+                if unread {
+                    wrong.push(format!("block {block}: unread by {holder}, which has read everything"));
+                } else {
+                    *believed.entry((block, holder.get())).or_default() -= 1;
+                }
+            }
+        }
+        for ((block, endpoint), difference) in believed.into_iter().filter(|(_, difference)| *difference != 0)
+        {
+            wrong.push(format!(
+                "block {block}: endpoint {endpoint} believes {difference:+} lanes more than there are"
+            ));
+        }
+    }
+}
+
+/// What one sender says to have sent to one receiver, against what that one has got.
+fn messages(control: &Control, sender: usize, alive: bool, receiver: usize) -> Option<String> {
+    let sent = |word| control.pair(sender, receiver, word).load(SeqCst);
+    let got = |word| control.pair(receiver, sender, word).load(SeqCst);
+    let addressed = sent(TO_LIFE) == control.slot(receiver, LIFE).load(SeqCst);
+    let from_this = got(FROM_LIFE) == control.slot(sender, LIFE).load(SeqCst);
+    let (done, intent) = if addressed { (sent(DONE), sent(INTENT)) } else { (0, 0) };
+    let taken_back = if addressed { sent(TAKEN_BACK) } else { 0 };
+    let got = if from_this { got(GOT) } else { 0 };
+    let fine = if (sender, receiver) == (SHARER, READER) {
+        // The newest wins: which ones were taken back is not known here, how many is.
+        if alive { count(got) == count(done) - taken_back } else { count(got) <= count(intent) }
+    } else if alive {
+        got == done
+    } else {
+        got == done || got == intent
+    };
+    (!fine).then(|| {
+        format!(
+            "{} → {}: sent {:#x} (perhaps {:#x}), {taken_back} taken back, received {:#x}",
+            ROLES[sender], ROLES[receiver], done, intent, got
+        )
+    })
+}

@@ -1,0 +1,208 @@
+//! What driver and processes share: orders to die, counts, ledgers of messages, beliefs about blocks. A mapped file.
+//!
+//! ```text
+//!   driver ── order (point, k) ──▶ slot     hook at each point: count; k-th time at that point ▶ SIGKILL to itself
+//!   driver ── pause n ──▶ all   members: stop sending, answer n;  then drain, write down what they hold, answer n
+//! ```
+//! A process that is killed leaves everything it wrote: each entry that must not be torn is one 64-bit word.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
+
+use baton_killpoint::Point as Step;
+use baton_pool::kill::Point as Atomic;
+use baton_shm::{Access, Mapping, SharedSlice};
+use rustix::process::{Signal, getpid, kill_process};
+
+/// Who plays: one process each.
+pub const ROLES: [&str; 8] =
+    ["keeper", "daemon", "producer", "producer 2", "forwarder", "sharer", "consumer", "reader"];
+pub const SLOTS: usize = ROLES.len();
+pub const KEEPER: usize = 0;
+pub const DAEMON: usize = 1;
+pub const PRODUCER: usize = 2;
+pub const FORWARDER: usize = 4;
+pub const SHARER: usize = 5;
+pub const CONSUMER: usize = 6;
+pub const READER: usize = 7;
+/// Slots from here on are members.
+pub const FIRST_MEMBER: usize = PRODUCER;
+
+/// All points: those of the pool first.
+pub const POINTS: usize = Atomic::ALL.len() + Step::ALL.len();
+/// Blocks that a member may believe to hold.
+pub const BELIEFS_MAX: usize = 8192;
+
+/// Words common to all.
+pub const PAUSE: usize = 0;
+pub const DRAIN: usize = 1;
+pub const STOP: usize = 2;
+pub const FAULTS: usize = 3;
+const HEAD: usize = 16;
+
+/// Words of a slot.
+pub const ORDER: usize = 0;
+pub const COUNTDOWN: usize = 1;
+pub const LIFE: usize = 2;
+pub const ENDPOINT: usize = 3;
+pub const PAUSED: usize = 4;
+pub const DRAINED: usize = 5;
+pub const BELIEFS: usize = 6;
+pub const SENT: usize = 7;
+pub const RECEIVED: usize = 8;
+pub const REPLACED: usize = 9;
+const FIXED: usize = 16;
+/// Words per pair: what was sent to that slot, what was received from it.
+pub const TO_LIFE: usize = 0;
+pub const DONE: usize = 1;
+pub const INTENT: usize = 2;
+pub const TAKEN_BACK: usize = 3;
+pub const FROM_LIFE: usize = 4;
+pub const GOT: usize = 5;
+const PAIR: usize = 8;
+const KILLS: usize = FIXED + SLOTS * PAIR;
+const SEEN: usize = KILLS + POINTS;
+const LIST: usize = SEEN + POINTS;
+const SLOT_WORDS: usize = LIST + BELIEFS_MAX;
+const WORDS: usize = HEAD + SLOTS * SLOT_WORDS;
+
+/// Name of a point by its number here.
+pub fn point_name(point: usize) -> String {
+    match Atomic::ALL.get(point) {
+        Some(atomic) => format!("pool.{atomic:?}"),
+        None => format!("{:?}", Step::ALL[point - Atomic::ALL.len()]),
+    }
+}
+
+pub fn step_number(step: Step) -> usize {
+    Atomic::ALL.len() + step as usize
+}
+
+/// The state of a stream of messages in one word: how many (24 bits) and a hash of all of them, in order (40 bits).
+pub fn advance(state: u64, message: u64) -> u64 {
+    let mask = (1 << 40) - 1;
+    let hash = (state & mask).wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(message);
+    let hash = (hash ^ (hash >> 29)) & mask;
+    ((state >> 40) + 1) << 40 | hash
+}
+
+pub fn count(state: u64) -> u64 {
+    state >> 40
+}
+
+#[derive(Clone)]
+pub struct Control(Arc<SharedSlice<AtomicU64>>);
+
+impl Control {
+    pub fn create(path: &Path) -> Self {
+        let file = std::fs::File::create_new(path).unwrap();
+        file.set_len((WORDS * 8).div_ceil(4096) as u64 * 4096).unwrap();
+        Self::open(path)
+    }
+
+    pub fn open(path: &Path) -> Self {
+        let file = std::fs::File::options().read(true).write(true).open(path).unwrap();
+        let mapping = Mapping::new(&file, (WORDS * 8).div_ceil(4096) * 4096, Access::ReadWrite).unwrap();
+        Self(Arc::new(Arc::new(mapping).slice(0, WORDS).unwrap()))
+    }
+
+    pub fn head(&self, word: usize) -> &AtomicU64 {
+        &self.0[word]
+    }
+
+    pub fn slot(&self, slot: usize, word: usize) -> &AtomicU64 {
+        &self.0[HEAD + slot * SLOT_WORDS + word]
+    }
+
+    pub fn pair(&self, slot: usize, other: usize, word: usize) -> &AtomicU64 {
+        self.slot(slot, FIXED + other * PAIR + word)
+    }
+
+    pub fn kills(&self, slot: usize, point: usize) -> &AtomicU64 {
+        self.slot(slot, KILLS + point)
+    }
+
+    pub fn seen(&self, slot: usize, point: usize) -> &AtomicU64 {
+        self.slot(slot, SEEN + point)
+    }
+
+    pub fn kills_of(&self, slot: usize) -> u64 {
+        (0..POINTS).map(|point| self.kills(slot, point).load(SeqCst)).sum()
+    }
+
+    /// Empties the ledgers of a slot, for its next life.
+    pub fn forget(&self, slot: usize) {
+        for word in FIXED..KILLS {
+            self.slot(slot, word).store(0, SeqCst);
+        }
+    }
+
+    pub fn order(&self, slot: usize, point: usize, k: u64) {
+        self.slot(slot, COUNTDOWN).store(k, SeqCst);
+        self.slot(slot, ORDER).store(point as u64 + 1, SeqCst);
+    }
+
+    /// Takes an order back; false if it was carried out.
+    pub fn withdraw(&self, slot: usize) {
+        self.slot(slot, ORDER).store(0, SeqCst);
+    }
+
+    pub fn is_ordered(&self, slot: usize) -> bool {
+        self.slot(slot, ORDER).load(SeqCst) != 0
+    }
+
+    /// Writes down which blocks this member believes to hold, one entry per lane.
+    pub fn believe(&self, slot: usize, blocks: &[u32]) {
+        assert!(blocks.len() <= BELIEFS_MAX, "{} blocks held", blocks.len());
+        for (i, block) in blocks.iter().enumerate() {
+            self.slot(slot, LIST + i).store(u64::from(*block), SeqCst);
+        }
+        self.slot(slot, BELIEFS).store(blocks.len() as u64, SeqCst);
+    }
+
+    pub fn beliefs(&self, slot: usize) -> Vec<u32> {
+        let count = self.slot(slot, BELIEFS).load(SeqCst) as usize;
+        (0..count).map(|i| self.slot(slot, LIST + i).load(SeqCst) as u32).collect()
+    }
+}
+
+// ---- at every point of this process -------------------------------------------------------------------------------
+
+static CONTROL: OnceLock<Control> = OnceLock::new();
+static SLOT: AtomicUsize = AtomicUsize::new(0);
+static NOISE: AtomicU64 = AtomicU64::new(1);
+/// While a process is examined it does not die by order.
+pub static EXAMINED: AtomicBool = AtomicBool::new(false);
+
+/// Makes every point of this process obey the orders to `slot`.
+pub fn arm(control: Control, slot: usize) {
+    SLOT.store(slot, SeqCst);
+    NOISE.store(u64::from(std::process::id()) << 1 | 1, SeqCst);
+    if CONTROL.set(control).is_ok() {
+        baton_pool::kill::set_hook(|point| reached(point as usize));
+        baton_killpoint::set_hook(|step| reached(step_number(step)));
+    }
+}
+
+fn reached(point: usize) {
+    let Some(control) = CONTROL.get() else { return };
+    let slot = SLOT.load(SeqCst);
+    control.seen(slot, point).fetch_add(1, SeqCst);
+    if control.slot(slot, ORDER).load(SeqCst) == point as u64 + 1
+        && !EXAMINED.load(SeqCst)
+        && control.slot(slot, COUNTDOWN).fetch_sub(1, SeqCst) == 1
+    {
+        control.slot(slot, ORDER).store(0, SeqCst);
+        control.kills(slot, point).fetch_add(1, SeqCst);
+        kill_process(getpid(), Signal::KILL).unwrap();
+    }
+    // Sometimes lose the processor, so that few cores see the interleavings of many.
+    let noise =
+        NOISE.load(SeqCst).wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    NOISE.store(noise, SeqCst);
+    if (noise >> 33).is_multiple_of(32) {
+        std::thread::yield_now();
+    }
+}

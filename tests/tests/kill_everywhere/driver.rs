@@ -1,0 +1,489 @@
+//! The main run: one pool, one daemon under its keeper, six members; kill, wait for the reap, audit, replace.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::{Duration, Instant};
+
+use baton_client::Observer;
+use baton_killpoint::Point as Step;
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::audit::Auditor;
+use crate::control::{
+    Control, DAEMON, DRAIN, DRAINED, ENDPOINT, FIRST_MEMBER, KEEPER, LIFE, PAUSE, PAUSED, POINTS, ROLES,
+    SENT, SLOTS, STOP, point_name, step_number,
+};
+use crate::member::Random;
+use crate::{DIR, ROLE};
+
+/// A watchdog against hanging, not a measure.
+pub const WATCHDOG: Duration = Duration::from_secs(60);
+
+pub fn uri(dir: &Path) -> String {
+    format!("un://{}", dir.join("rmmt.sock").display())
+}
+
+/// This program again, as the keeper and its daemon.
+pub fn rmmt(dir: &Path) -> Command {
+    let mut command = Command::new(std::env::current_exe().expect("a path"));
+    command.env(ROLE, "rmmt").env(DIR, dir);
+    command.args(["--listen", &uri(dir), "--size", "4MiB", "--max-block", "64KiB", "--members-max", "16"]);
+    command.args(["--inbox-len", "8", "--log-level", "info"]);
+    let log = std::fs::File::options().create(true).append(true).open(dir.join("log")).expect("a log");
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+    command
+}
+
+pub fn kill(pid: u32) {
+    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+        let _ = kill_process(pid, Signal::KILL);
+    }
+}
+
+/// The processes that `pid` started.
+pub fn children(pid: u32) -> Vec<u32> {
+    let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
+    let lists = tasks.flatten().filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
+    lists
+        .flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
+        .collect()
+}
+
+/// Kills per role and point; the last column is "from outside, at any time".
+#[derive(Clone)]
+pub struct Table(Vec<[u64; POINTS + 1]>);
+
+impl Default for Table {
+    fn default() -> Self {
+        Self(vec![[0; POINTS + 1]; SLOTS])
+    }
+}
+
+impl Table {
+    pub fn of(control: &Control, outside: &[u64; SLOTS]) -> Self {
+        let mut table = Self::default();
+        for (slot, row) in table.0.iter_mut().enumerate() {
+            for (point, cell) in row.iter_mut().take(POINTS).enumerate() {
+                *cell = control.kills(slot, point).load(SeqCst);
+            }
+            row[POINTS] = outside[slot];
+        }
+        table
+    }
+
+    pub fn add(&mut self, other: &Self) {
+        for (row, more) in self.0.iter_mut().zip(&other.0) {
+            row.iter_mut().zip(more).for_each(|(cell, more)| *cell += more);
+        }
+    }
+
+    pub fn total(&self) -> u64 {
+        self.0.iter().flatten().sum()
+    }
+
+    fn at(&self, point: usize) -> u64 {
+        self.0.iter().map(|row| row[point]).sum()
+    }
+
+    /// Points at which nobody died.
+    pub fn missed(&self) -> Vec<String> {
+        (0..POINTS).filter(|point| self.at(*point) == 0).map(point_name).collect()
+    }
+
+    pub fn print(&self) {
+        let short: Vec<String> = ROLES.iter().map(|role| role.replace("producer 2", "prod. 2")).collect();
+        println!("{:26} {}", "killed at", short.iter().map(|role| format!("{role:>9}")).collect::<String>());
+        for point in 0..=POINTS {
+            if self.at(point) > 0 {
+                let name = if point == POINTS { "any time".to_owned() } else { point_name(point) };
+                let row: String = self.0.iter().map(|row| format!("{:>9}", row[point])).collect();
+                println!("{name:26} {row}");
+            }
+        }
+    }
+}
+
+pub struct Driver {
+    dir: tempfile::TempDir,
+    control: Control,
+    keeper: Child,
+    auditor: Auditor,
+    members: [Option<Child>; SLOTS],
+    lives: u64,
+    random: Random,
+    outside: [u64; SLOTS],
+    wrong: Vec<String>,
+    pub audits: u64,
+    generation: u64,
+    retired: [u64; 2],
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        for child in self.members.iter_mut().flatten() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        let below = children(self.keeper.id());
+        let _ = self.keeper.kill();
+        let _ = self.keeper.wait();
+        below.into_iter().for_each(kill);
+    }
+}
+
+impl Driver {
+    pub fn start(seed: u64) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let control = Control::create(&dir.path().join("control"));
+        let keeper = rmmt(dir.path()).spawn().expect("the keeper starts");
+        Observer::connect(&uri(dir.path()), WATCHDOG).expect("the daemon serves");
+        let auditor = Auditor::attach(&dir.path().join("rmmt.sock")).expect("the auditor is admitted");
+        let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+        (0..5).for_each(|_| {
+            random.below(2);
+        });
+        let mut driver = Self {
+            dir,
+            control,
+            keeper,
+            auditor,
+            members: [const { None }; SLOTS],
+            lives: 0,
+            random,
+            outside: [0; SLOTS],
+            wrong: Vec::new(),
+            audits: 0,
+            generation: 0,
+            retired: [0; 2],
+        };
+        for slot in FIRST_MEMBER..SLOTS {
+            driver.spawn(slot);
+        }
+        driver.await_attached();
+        driver
+    }
+
+    pub fn table(&self) -> Table {
+        Table::of(&self.control, &self.outside)
+    }
+
+    pub fn sum(&self, word: usize) -> u64 {
+        (FIRST_MEMBER..SLOTS).map(|slot| self.control.slot(slot, word).load(SeqCst)).sum()
+    }
+
+    /// Shows the processes' log before the directory goes.
+    pub fn keep_log(&self) {
+        let log = std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        eprintln!(
+            "── the last lines of daemon and members ──\n{}",
+            lines[lines.len().saturating_sub(60)..].join("\n")
+        );
+    }
+
+    fn spawn(&mut self, slot: usize) {
+        self.lives += 1;
+        self.control.forget(slot);
+        self.control.slot(slot, ENDPOINT).store(0, SeqCst);
+        self.control.slot(slot, LIFE).store(self.lives, SeqCst);
+        let log = std::fs::File::options().append(true).open(self.dir.path().join("log")).expect("the log");
+        let role = format!("member {slot} {}", self.random.below(1 << 60));
+        let mut command = Command::new(std::env::current_exe().expect("a path"));
+        command
+            .env(ROLE, role)
+            .env(DIR, self.dir.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log);
+        self.members[slot] = Some(command.spawn().expect("a member starts"));
+    }
+
+    /// Rounds until so many died, then an orderly end.
+    pub fn run(&mut self, kills: u64) -> Result<(), Vec<String>> {
+        let limit = Instant::now();
+        while self.table().total() < kills && self.wrong.is_empty() {
+            let before = self.table().total();
+            self.round();
+            if self.table().total() == before && limit.elapsed() > WATCHDOG * 60 {
+                self.wrong.push("nobody dies any more".into());
+            }
+        }
+        if self.wrong.is_empty() {
+            self.finish();
+        }
+        if self.wrong.is_empty() { Ok(()) } else { Err(std::mem::take(&mut self.wrong)) }
+    }
+
+    fn round(&mut self) {
+        match self.random.below(10) {
+            0..=3 => self.at_a_point(),
+            4 => {
+                std::thread::sleep(Duration::from_micros(500 + self.random.below(6000)));
+                let slot = FIRST_MEMBER + self.random.below((SLOTS - FIRST_MEMBER) as u64) as usize;
+                self.from_outside(slot);
+            }
+            5 | 6 => {
+                // The daemon dies while it takes back a member, or admits the next.
+                let steps: Vec<usize> = (0..POINTS).filter(|point| self.is_seen(DAEMON, *point)).collect();
+                self.order_one_of(DAEMON, &steps);
+                let slot = FIRST_MEMBER + self.random.below((SLOTS - FIRST_MEMBER) as u64) as usize;
+                self.from_outside(slot);
+            }
+            7 => {
+                std::thread::sleep(Duration::from_micros(500 + self.random.below(6000)));
+                self.kill_daemon();
+            }
+            8 => {
+                let adoption = [Step::AdoptOpened, Step::AdoptEntered, Step::AdoptTakenBack, Step::AdoptDone]
+                    .map(step_number)
+                    .to_vec();
+                self.order_one_of(DAEMON, &adoption);
+                if self.random.below(2) == 0 {
+                    let slot = FIRST_MEMBER + self.random.below((SLOTS - FIRST_MEMBER) as u64) as usize;
+                    self.from_outside(slot);
+                }
+                self.kill_daemon();
+            }
+            _ => {
+                // A member dies while it connects: the next one to be started gets the order.
+                let slot = FIRST_MEMBER + self.random.below((SLOTS - FIRST_MEMBER) as u64) as usize;
+                self.from_outside(slot);
+                self.settle();
+                self.audit();
+                let steps =
+                    [Step::ConnectOpened, Step::ConnectAnswered, Step::ConnectMapped, Step::ConnectAttached]
+                        .map(step_number);
+                self.order_one_of(slot, &steps);
+                self.spawn(slot);
+                self.await_order(slot);
+            }
+        }
+        self.settle();
+        if self.wrong.is_empty() {
+            self.audit();
+        }
+        for slot in FIRST_MEMBER..SLOTS {
+            if self.members[slot].is_none() {
+                self.spawn(slot);
+            }
+        }
+        self.await_attached();
+        if self.control.is_ordered(DAEMON) {
+            self.await_order(DAEMON);
+        }
+    }
+
+    /// Waits until everybody is a member: a number that the next one to die leaves is not given to somebody new before
+    /// all its messages are read, so that receivers know by the number who sent.
+    fn await_attached(&mut self) {
+        let end = Instant::now() + WATCHDOG;
+        for slot in FIRST_MEMBER..SLOTS {
+            while self.control.slot(slot, ENDPOINT).load(SeqCst) == 0 {
+                let ended =
+                    self.members[slot].as_mut().is_none_or(|child| !matches!(child.try_wait(), Ok(None)));
+                if ended || Instant::now() > end {
+                    break;
+                }
+                std::thread::sleep(Duration::from_micros(200));
+            }
+        }
+    }
+
+    fn is_seen(&self, slot: usize, point: usize) -> bool {
+        self.control.seen(slot, point).load(SeqCst) > 0
+    }
+
+    /// Orders a death at one of the points where that role died least.
+    fn order_one_of(&mut self, slot: usize, points: &[usize]) {
+        let mut points = points.to_vec();
+        points.sort_by_key(|point| self.control.kills(slot, *point).load(SeqCst));
+        points.truncate(5);
+        if points.is_empty() {
+            return;
+        }
+        let point = points[self.random.below(points.len() as u64) as usize];
+        let seen = self.control.seen(slot, point).load(SeqCst);
+        let reach = [1, 4, 40][self.random.below(3) as usize].min(1 + seen / 20);
+        let k = 1 + self.random.below(reach);
+        self.control.order(slot, point, k);
+    }
+
+    /// A member dies at a point of its own work.
+    fn at_a_point(&mut self) {
+        let slot = FIRST_MEMBER + self.random.below((SLOTS - FIRST_MEMBER) as u64) as usize;
+        let points: Vec<usize> = (0..POINTS).filter(|point| self.is_seen(slot, *point)).collect();
+        self.order_one_of(slot, &points);
+        self.await_order(slot);
+        if self.control.is_ordered(slot) || points.is_empty() {
+            self.control.withdraw(slot);
+            self.from_outside(slot);
+        }
+    }
+
+    /// Waits for a while until an order is carried out; rare points are not waited for.
+    fn await_order(&mut self, slot: usize) {
+        let end = Instant::now() + Duration::from_millis(if slot == DAEMON { 30 } else { 60 });
+        while self.control.is_ordered(slot) && Instant::now() < end {
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        if slot == DAEMON || self.members[slot].is_none() {
+            self.control.withdraw(slot);
+        }
+    }
+
+    fn from_outside(&mut self, slot: usize) {
+        let before = self.control.kills_of(slot);
+        if let Some(child) = &mut self.members[slot]
+            && child.try_wait().expect("our child").is_none()
+        {
+            child.kill().expect("our child");
+            let status = child.wait().expect("our child");
+            // It may have been faster, at a point.
+            self.outside[slot] += u64::from(self.control.kills_of(slot) == before && !status.success());
+        }
+    }
+
+    fn kill_daemon(&mut self) {
+        if let Some(pid) = children(self.keeper.id()).first() {
+            kill(*pid);
+            self.outside[DAEMON] += 1;
+        }
+    }
+
+    /// Waits until a daemon serves and everybody who died is taken back.
+    fn settle(&mut self) {
+        let end = Instant::now() + WATCHDOG;
+        for slot in FIRST_MEMBER..SLOTS {
+            self.control.withdraw(slot);
+        }
+        loop {
+            let dead = self.bury();
+            if let Ok(Some(status)) = self.keeper.try_wait() {
+                self.wrong.push(format!("the keeper ended: {status}"));
+                return;
+            }
+            let served =
+                Observer::connect(&uri(self.dir.path()), WATCHDOG).is_ok_and(|mut o| o.pool().is_ok());
+            let known = dead.iter().chain(&self.lingering()).any(|pid| self.auditor.knows(*pid).is_some());
+            if served && !known {
+                return;
+            }
+            if Instant::now() > end {
+                self.wrong.push(format!("not taken back in {WATCHDOG:?}: {dead:?}, served: {served}"));
+                return;
+            }
+            std::thread::sleep(Duration::from_micros(500));
+        }
+    }
+
+    /// Endpoints of processes that are gone.
+    fn lingering(&self) -> Vec<u32> {
+        let gone = |pid: &u32| !Path::new(&format!("/proc/{pid}")).exists();
+        self.auditor.pool.endpoints().into_iter().map(|info| info.pid).filter(gone).collect()
+    }
+
+    fn bury(&mut self) -> Vec<u32> {
+        let mut dead = Vec::new();
+        for slot in FIRST_MEMBER..SLOTS {
+            let Some(child) = &mut self.members[slot] else { continue };
+            if let Some(status) = child.try_wait().expect("our child") {
+                use std::os::unix::process::ExitStatusExt;
+                dead.push(child.id());
+                if status.signal() != Some(Signal::KILL.as_raw()) {
+                    self.wrong.push(format!("{} ended by itself: {status}", ROLES[slot]));
+                }
+                self.members[slot] = None;
+            }
+        }
+        dead
+    }
+
+    fn audit(&mut self) {
+        self.generation += 1;
+        self.control.head(PAUSE).store(self.generation, SeqCst);
+        if self.await_all(PAUSED) {
+            self.control.head(DRAIN).store(self.generation, SeqCst);
+            if self.await_all(DRAINED) {
+                let alive: [bool; SLOTS] = std::array::from_fn(|slot| self.members[slot].is_some());
+                let wrong = self.auditor.examine(&self.control, &alive);
+                self.wrong.extend(wrong);
+                self.audits += 1;
+                // Their messages are all read now, and their numbers may belong to others from here on.
+                for slot in (FIRST_MEMBER..SLOTS).filter(|slot| !alive[*slot]) {
+                    self.control.slot(slot, ENDPOINT).store(0, SeqCst);
+                }
+                if self.audits.is_multiple_of(16) {
+                    self.ask_the_daemon();
+                }
+            }
+        }
+        self.control.head(PAUSE).store(0, SeqCst);
+    }
+
+    /// The daemon's own books, through its own door.
+    fn ask_the_daemon(&mut self) {
+        let audit = Observer::connect(&uri(self.dir.path()), WATCHDOG).ok().and_then(|mut o| o.audit().ok());
+        match audit {
+            Some(report) if report.ok => {}
+            other => self.wrong.push(format!("the daemon's audit: {other:?}")),
+        }
+    }
+
+    /// Waits until every living member has answered this pause. Who dies meanwhile (it had an order) is taken back first.
+    fn await_all(&mut self, answer: usize) -> bool {
+        let end = Instant::now() + WATCHDOG;
+        loop {
+            if !self.bury().is_empty() {
+                self.settle();
+            }
+            let waiting = (FIRST_MEMBER..SLOTS).find(|slot| {
+                self.members[*slot].is_some()
+                    && self.control.slot(*slot, answer).load(SeqCst) != self.generation
+            });
+            let Some(slot) = waiting else { return true };
+            if Instant::now() > end {
+                self.wrong.push(format!("{} hangs", ROLES[slot]));
+                return false;
+            }
+            std::thread::sleep(Duration::from_micros(200));
+        }
+    }
+
+    /// Everybody gives everything back and says bye: nothing is in use, nothing is left of the daemon.
+    fn finish(&mut self) {
+        self.control.withdraw(DAEMON);
+        self.control.head(STOP).store(1, SeqCst);
+        let end = Instant::now() + WATCHDOG;
+        let mut pids = Vec::new();
+        for slot in FIRST_MEMBER..SLOTS {
+            if let Some(mut child) = self.members[slot].take() {
+                pids.push(child.id());
+                while child.try_wait().expect("our child").is_none() && Instant::now() < end {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                match child.try_wait() {
+                    Ok(Some(status)) if status.success() => {}
+                    other => self.wrong.push(format!("{} did not end well: {other:?}", ROLES[slot])),
+                }
+                let _ = child.kill();
+                let _ = child.wait();
+            }
+        }
+        while pids.iter().any(|pid| self.auditor.knows(*pid).is_some()) {
+            if Instant::now() > end {
+                self.wrong.push("members that said bye are not taken back".into());
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let usage = self.auditor.pool.usage();
+        if usage.in_use_blocks != 0 {
+            self.wrong.push(format!("{} blocks lost", usage.in_use_blocks));
+        }
+        if self.sum(SENT) == 0 {
+            self.wrong.push("the members did no work".into());
+        }
+        let _ = (&self.retired, KEEPER, PathBuf::new());
+    }
+}

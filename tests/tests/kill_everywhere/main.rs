@@ -1,0 +1,98 @@
+//! Death at every step: real daemons under real keepers and real members are killed with SIGKILL, at every numbered
+//! point and at any time; after each kill every block, every holder's count and every message is accounted for.
+//!
+//! ```text
+//!   driver (this program) ── spawns ──▶ keeper ──▶ daemon          this program again, by BATON_TEST_ROLE
+//!        │                 └─ spawns ──▶ 6 members (SDK)
+//!        │ order: "die the k-th time you pass point p", or SIGKILL from outside at any time
+//!        │ wait until the daemon (or its successor) has taken back what the dead held
+//!        │ pause all; drain all; compare hold words, books, beliefs, ledgers of messages, payloads
+//!        └ replace the dead, go on                                                      `fresh`: starts and ends
+//! ```
+//!
+//! `cargo test -p baton-tests --features kill-points --test kill_everywhere`, with KILLS=10000 for the long form and
+//! SEED=n (printed) to repeat the driver's choices. (The processes' interleavings are the machine's own.)
+
+mod audit;
+mod control;
+mod driver;
+mod fresh;
+mod member;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::Parser;
+use control::{Control, DAEMON, KEEPER};
+
+const ROLE: &str = "BATON_TEST_ROLE";
+const DIR: &str = "BATON_TEST_DIR";
+
+/// The daemon's own arguments, as it parses them.
+#[derive(Parser)]
+struct Daemon {
+    #[command(flatten)]
+    args: baton_rmmt::Args,
+}
+
+fn main() -> ExitCode {
+    let Ok(role) = std::env::var(ROLE) else { return drive() };
+    let dir = PathBuf::from(std::env::var_os(DIR).expect("a directory"));
+    let control = Control::open(&dir.join("control"));
+    if role == "rmmt" {
+        let is_daemon = std::env::var_os("BATON_RMMT_ROLE").is_some();
+        control::arm(control, if is_daemon { DAEMON } else { KEEPER });
+        return baton_rmmt::run(Daemon::parse().args);
+    }
+    let mut words = role.split(' ').filter_map(|word| word.parse::<u64>().ok());
+    let (slot, seed) = (words.next().expect("a slot") as usize, words.next().expect("a seed"));
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).expect("prctl");
+    control::arm(control.clone(), slot);
+    member::play(control, slot, &driver::uri(&dir), seed);
+    ExitCode::SUCCESS
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+fn drive() -> ExitCode {
+    // Like a libtest program, as far as cargo needs it.
+    if std::env::args().any(|argument| argument == "--list") {
+        println!("kill_everywhere: test");
+        return ExitCode::SUCCESS;
+    }
+    let full = std::env::var_os("BATON_FULL").is_some();
+    let kills = number("KILLS").unwrap_or(if full { 10_000 } else { 320 });
+    let seed = number("SEED").unwrap_or_else(|| u64::from(std::process::id()));
+    println!("SEED={seed} KILLS={kills}");
+    let begin = Instant::now();
+    let mut table = fresh::run(seed);
+    let mut driver = driver::Driver::start(seed);
+    let outcome = driver.run(kills.saturating_sub(table.total()));
+    table.add(&driver.table());
+    table.print();
+    println!(
+        "{} kills, {} exact audits, {} messages sent, {} received, {:.1} s",
+        table.total(),
+        driver.audits,
+        driver.sum(control::SENT),
+        driver.sum(control::RECEIVED),
+        begin.elapsed().as_secs_f64()
+    );
+    if let Err(violations) = outcome {
+        driver.keep_log();
+        eprintln!("SEED={seed}: {violations:#?}");
+        return ExitCode::FAILURE;
+    }
+    let missed = table.missed();
+    if !missed.is_empty() {
+        println!("points where nobody was killed this time: {}", missed.join(" "));
+    }
+    if kills >= 2000 && !missed.is_empty() {
+        eprintln!("a full run kills at every point");
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}
