@@ -49,6 +49,7 @@ const STAGES: &[Stage] = &[
     },
     Stage { name: "interleavings (loom)", run: loom },
     Stage { name: "kills in the pool", run: kills },
+    Stage { name: "kills everywhere", run: kills_everywhere },
     Stage {
         name: "whole system",
         run: |context| {
@@ -107,6 +108,12 @@ fn kills(context: &Context) -> Result<(), Error> {
     let mut test = context.test();
     // Kill points cost a branch at every atomic step, so they are compiled in for this stage only.
     test.args(["--package", "baton-pool", "--features", "kill-points", "--test", "kill"]);
+    show(test.env("CARGO_TARGET_DIR", target("kill")))
+}
+
+fn kills_everywhere(context: &Context) -> Result<(), Error> {
+    let mut test = context.test();
+    test.args(["--package", "baton-tests", "--features", "kill-points", "--test", "kill_everywhere"]);
     show(test.env("CARGO_TARGET_DIR", target("kill")))
 }
 

@@ -53,6 +53,8 @@ pub const BELIEFS: usize = 6;
 pub const SENT: usize = 7;
 pub const RECEIVED: usize = 8;
 pub const REPLACED: usize = 9;
+pub const LEAVE: usize = 10;
+pub const REOPEN: usize = 11;
 const FIXED: usize = 16;
 /// Words per pair: what was sent to that slot, what was received from it.
 pub const TO_LIFE: usize = 0;

@@ -1,18 +1,19 @@
 //! The main run: one pool, one daemon under its keeper, six members; kill, wait for the reap, audit, replace.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
 use baton_client::Observer;
 use baton_killpoint::Point as Step;
+use baton_pool::kill::Point as Atomic;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::audit::Auditor;
 use crate::control::{
-    Control, DAEMON, DRAIN, DRAINED, ENDPOINT, FIRST_MEMBER, KEEPER, LIFE, PAUSE, PAUSED, POINTS, ROLES,
-    SENT, SLOTS, STOP, point_name, step_number,
+    Control, DAEMON, DRAIN, DRAINED, ENDPOINT, FIRST_MEMBER, LEAVE, LIFE, PAUSE, PAUSED, POINTS, REOPEN,
+    ROLES, SENT, SLOTS, STOP, point_name, step_number,
 };
 use crate::member::Random;
 use crate::{DIR, ROLE};
@@ -104,6 +105,12 @@ impl Table {
     }
 }
 
+/// Passed once in the life of a process, at its start or end: others order deaths there.
+fn is_start(point: usize) -> bool {
+    let name = point_name(point);
+    ["Start", "Adopt", "End", "Connect", "Bye"].iter().any(|start| name.starts_with(start))
+}
+
 pub struct Driver {
     dir: tempfile::TempDir,
     control: Control,
@@ -116,7 +123,8 @@ pub struct Driver {
     wrong: Vec<String>,
     pub audits: u64,
     generation: u64,
-    retired: [u64; 2],
+    /// Orders given so far: a point that is rarely passed is not insisted on.
+    tries: Vec<[u64; POINTS]>,
 }
 
 impl Drop for Driver {
@@ -133,6 +141,7 @@ impl Drop for Driver {
 }
 
 impl Driver {
+    /// A fresh pool. Its members bind the first extents at once: two of them may die at that.
     pub fn start(seed: u64) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let control = Control::create(&dir.path().join("control"));
@@ -155,12 +164,26 @@ impl Driver {
             wrong: Vec::new(),
             audits: 0,
             generation: 0,
-            retired: [0; 2],
+            tries: vec![[0; POINTS]; SLOTS],
         };
-        for slot in FIRST_MEMBER..SLOTS {
+        for slot in FIRST_MEMBER + 2..SLOTS {
             driver.spawn(slot);
         }
-        driver.await_attached();
+        let binding = [Atomic::BeforeBind, Atomic::AfterBind];
+        for (slot, point) in (FIRST_MEMBER..SLOTS).zip(binding) {
+            driver.await_attached(FIRST_MEMBER + 2..SLOTS);
+            driver.control.order(slot, point as usize, 1);
+            driver.spawn(slot);
+            driver.await_order(slot);
+            driver.settle();
+            driver.audit();
+        }
+        for slot in FIRST_MEMBER..SLOTS {
+            if driver.members[slot].is_none() {
+                driver.spawn(slot);
+            }
+        }
+        driver.await_attached(FIRST_MEMBER..SLOTS);
         driver
     }
 
@@ -185,6 +208,7 @@ impl Driver {
     fn spawn(&mut self, slot: usize) {
         self.lives += 1;
         self.control.forget(slot);
+        self.control.slot(slot, LEAVE).store(0, SeqCst);
         self.control.slot(slot, ENDPOINT).store(0, SeqCst);
         self.control.slot(slot, LIFE).store(self.lives, SeqCst);
         let log = std::fs::File::options().append(true).open(self.dir.path().join("log")).expect("the log");
@@ -216,19 +240,36 @@ impl Driver {
     }
 
     fn round(&mut self) {
-        match self.random.below(10) {
+        match self.random.below(12) {
+            11 => {
+                // A member dies while it asks the next daemon for the ways that it had.
+                let slot = FIRST_MEMBER + self.random.below(4) as usize;
+                let steps = [Step::ResumeOpened, Step::ResumeAnswered, Step::OpenAnswered].map(step_number);
+                self.order_one_of(slot, &steps);
+                self.kill_daemon();
+                self.control.slot(slot, REOPEN).store(1, SeqCst);
+                self.await_order(slot);
+            }
+            10 => {
+                // A member dies while it says bye.
+                let slot = self.a_member();
+                let steps = [Step::ByeBefore, Step::ByeAnswered].map(step_number);
+                self.order_one_of(slot, &steps);
+                self.leave(slot);
+            }
             0..=3 => self.at_a_point(),
             4 => {
                 std::thread::sleep(Duration::from_micros(500 + self.random.below(6000)));
-                let slot = FIRST_MEMBER + self.random.below((SLOTS - FIRST_MEMBER) as u64) as usize;
+                let slot = self.a_member();
                 self.from_outside(slot);
             }
             5 | 6 => {
                 // The daemon dies while it takes back a member, or admits the next.
-                let steps: Vec<usize> = (0..POINTS).filter(|point| self.is_seen(DAEMON, *point)).collect();
+                let steps: Vec<usize> =
+                    (0..POINTS).filter(|point| self.is_seen(DAEMON, *point) && !is_start(*point)).collect();
                 self.order_one_of(DAEMON, &steps);
-                let slot = FIRST_MEMBER + self.random.below((SLOTS - FIRST_MEMBER) as u64) as usize;
-                self.from_outside(slot);
+                let slot = self.a_member();
+                if self.random.below(3) == 0 { self.leave(slot) } else { self.from_outside(slot) }
             }
             7 => {
                 std::thread::sleep(Duration::from_micros(500 + self.random.below(6000)));
@@ -240,14 +281,14 @@ impl Driver {
                     .to_vec();
                 self.order_one_of(DAEMON, &adoption);
                 if self.random.below(2) == 0 {
-                    let slot = FIRST_MEMBER + self.random.below((SLOTS - FIRST_MEMBER) as u64) as usize;
+                    let slot = self.a_member();
                     self.from_outside(slot);
                 }
                 self.kill_daemon();
             }
             _ => {
                 // A member dies while it connects: the next one to be started gets the order.
-                let slot = FIRST_MEMBER + self.random.below((SLOTS - FIRST_MEMBER) as u64) as usize;
+                let slot = self.a_member();
                 self.from_outside(slot);
                 self.settle();
                 self.audit();
@@ -268,7 +309,7 @@ impl Driver {
                 self.spawn(slot);
             }
         }
-        self.await_attached();
+        self.await_attached(FIRST_MEMBER..SLOTS);
         if self.control.is_ordered(DAEMON) {
             self.await_order(DAEMON);
         }
@@ -276,15 +317,30 @@ impl Driver {
 
     /// Waits until everybody is a member: a number that the next one to die leaves is not given to somebody new before
     /// all its messages are read, so that receivers know by the number who sent.
-    fn await_attached(&mut self) {
+    fn await_attached(&mut self, slots: std::ops::Range<usize>) {
         let end = Instant::now() + WATCHDOG;
-        for slot in FIRST_MEMBER..SLOTS {
+        for slot in slots {
             while self.control.slot(slot, ENDPOINT).load(SeqCst) == 0 {
                 let ended =
                     self.members[slot].as_mut().is_none_or(|child| !matches!(child.try_wait(), Ok(None)));
                 if ended || Instant::now() > end {
                     break;
                 }
+                std::thread::sleep(Duration::from_micros(200));
+            }
+        }
+    }
+
+    fn a_member(&mut self) -> usize {
+        FIRST_MEMBER + self.random.below((SLOTS - FIRST_MEMBER) as u64) as usize
+    }
+
+    /// Tells a member to give everything back and say bye, and waits for its end.
+    fn leave(&mut self, slot: usize) {
+        self.control.slot(slot, LEAVE).store(1, SeqCst);
+        let end = Instant::now() + WATCHDOG;
+        if let Some(child) = &mut self.members[slot] {
+            while matches!(child.try_wait(), Ok(None)) && Instant::now() < end {
                 std::thread::sleep(Duration::from_micros(200));
             }
         }
@@ -297,12 +353,13 @@ impl Driver {
     /// Orders a death at one of the points where that role died least.
     fn order_one_of(&mut self, slot: usize, points: &[usize]) {
         let mut points = points.to_vec();
-        points.sort_by_key(|point| self.control.kills(slot, *point).load(SeqCst));
+        points.sort_by_cached_key(|point| (self.tries[slot][*point], self.random.below(1 << 20)));
         points.truncate(5);
         if points.is_empty() {
             return;
         }
         let point = points[self.random.below(points.len() as u64) as usize];
+        self.tries[slot][point] += 1;
         let seen = self.control.seen(slot, point).load(SeqCst);
         let reach = [1, 4, 40][self.random.below(3) as usize].min(1 + seen / 20);
         let k = 1 + self.random.below(reach);
@@ -311,8 +368,9 @@ impl Driver {
 
     /// A member dies at a point of its own work.
     fn at_a_point(&mut self) {
-        let slot = FIRST_MEMBER + self.random.below((SLOTS - FIRST_MEMBER) as u64) as usize;
-        let points: Vec<usize> = (0..POINTS).filter(|point| self.is_seen(slot, *point)).collect();
+        let slot = self.a_member();
+        let points: Vec<usize> =
+            (0..POINTS).filter(|point| self.is_seen(slot, *point) && !is_start(*point)).collect();
         self.order_one_of(slot, &points);
         self.await_order(slot);
         if self.control.is_ordered(slot) || points.is_empty() {
@@ -390,7 +448,8 @@ impl Driver {
             if let Some(status) = child.try_wait().expect("our child") {
                 use std::os::unix::process::ExitStatusExt;
                 dead.push(child.id());
-                if status.signal() != Some(Signal::KILL.as_raw()) {
+                let left = status.success() && self.control.slot(slot, LEAVE).swap(0, SeqCst) != 0;
+                if status.signal() != Some(Signal::KILL.as_raw()) && !left {
                     self.wrong.push(format!("{} ended by itself: {status}", ROLES[slot]));
                 }
                 self.members[slot] = None;
@@ -484,6 +543,5 @@ impl Driver {
         if self.sum(SENT) == 0 {
             self.wrong.push("the members did no work".into());
         }
-        let _ = (&self.retired, KEEPER, PathBuf::new());
     }
 }

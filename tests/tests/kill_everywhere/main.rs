@@ -53,6 +53,9 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
+/// Kills in one pool.
+const EPOCH: u64 = 160;
+
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
@@ -69,23 +72,30 @@ fn drive() -> ExitCode {
     println!("SEED={seed} KILLS={kills}");
     let begin = Instant::now();
     let mut table = fresh::run(seed);
-    let mut driver = driver::Driver::start(seed);
-    let outcome = driver.run(kills.saturating_sub(table.total()));
-    table.add(&driver.table());
+    let (mut audits, mut sent, mut received) = (0, 0, 0);
+    let mut epoch = 0;
+    // A new pool now and then: some steps happen only while a pool is young.
+    while table.total() < kills {
+        epoch += 1;
+        let mut driver = driver::Driver::start(seed.wrapping_add(epoch << 32));
+        let outcome = driver.run((kills - table.total()).min(EPOCH));
+        table.add(&driver.table());
+        audits += driver.audits;
+        sent += driver.sum(control::SENT);
+        received += driver.sum(control::RECEIVED);
+        if let Err(violations) = outcome {
+            table.print();
+            driver.keep_log();
+            eprintln!("SEED={seed}: after {} kills: {violations:#?}", table.total());
+            return ExitCode::FAILURE;
+        }
+    }
     table.print();
     println!(
-        "{} kills, {} exact audits, {} messages sent, {} received, {:.1} s",
+        "{} kills in {epoch} pools, {audits} exact audits, {sent} messages sent, {received} received, {:.1} s",
         table.total(),
-        driver.audits,
-        driver.sum(control::SENT),
-        driver.sum(control::RECEIVED),
         begin.elapsed().as_secs_f64()
     );
-    if let Err(violations) = outcome {
-        driver.keep_log();
-        eprintln!("SEED={seed}: {violations:#?}");
-        return ExitCode::FAILURE;
-    }
     let missed = table.missed();
     if !missed.is_empty() {
         println!("points where nobody was killed this time: {}", missed.join(" "));

@@ -13,8 +13,8 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use crate::control::{
     CONSUMER, Control, DONE, DRAIN, DRAINED, ENDPOINT, EXAMINED, FAULTS, FIRST_MEMBER, FORWARDER, FROM_LIFE,
-    GOT, INTENT, LIFE, PAUSE, PAUSED, READER, RECEIVED, REPLACED, ROLES, SENT, SHARER, SLOTS, STOP,
-    TAKEN_BACK, TO_LIFE, advance, count,
+    GOT, INTENT, LEAVE, LIFE, PAUSE, PAUSED, READER, RECEIVED, REOPEN, REPLACED, ROLES, SENT, SHARER, SLOTS,
+    STOP, TAKEN_BACK, TO_LIFE, advance, count,
 };
 
 const MAGIC: u64 = 0xBA70_11ED_5EED_0001;
@@ -101,7 +101,8 @@ impl Worker {
                 seen = pause;
                 self.stand_still(pause);
             }
-            if self.control.head(STOP).load(SeqCst) != 0 {
+            let told = self.control.slot(self.slot, LEAVE).load(SeqCst) != 0;
+            if told || self.control.head(STOP).load(SeqCst) != 0 {
                 return self.leave();
             }
             self.step();
@@ -140,13 +141,15 @@ impl Worker {
     }
 
     fn leave(mut self) {
-        EXAMINED.store(true, SeqCst);
         self.held.clear();
         while self.take_one() {}
         self.held.clear();
     }
 
     fn step(&mut self) {
+        if self.control.slot(self.slot, REOPEN).swap(0, SeqCst) != 0 {
+            self.senders = Default::default();
+        }
         self.dull = true;
         match self.slot {
             FORWARDER => {
@@ -165,6 +168,9 @@ impl Worker {
                 self.let_go(6);
             }
             CONSUMER | READER => {
+                if self.slot == READER && self.random.below(4) == 0 {
+                    std::thread::sleep(Duration::from_millis(2)); // so that the newest wins sometimes
+                }
                 self.receive();
                 self.let_go(5);
             }
@@ -268,11 +274,13 @@ impl Worker {
         // Not there yet, or the daemon is away: later.
         let sender = self.client.sender(&inbox_name(to, life)).ok()?;
         let cell = |word| self.control.pair(self.slot, to, word);
-        cell(TO_LIFE).store(0, SeqCst);
-        for word in [DONE, INTENT, TAKEN_BACK] {
-            cell(word).store(0, SeqCst);
+        if cell(TO_LIFE).load(SeqCst) != life {
+            cell(TO_LIFE).store(0, SeqCst);
+            for word in [DONE, INTENT, TAKEN_BACK] {
+                cell(word).store(0, SeqCst);
+            }
+            cell(TO_LIFE).store(life, SeqCst);
         }
-        cell(TO_LIFE).store(life, SeqCst);
         self.senders[to] = Some((life, sender.clone()));
         Some(sender)
     }
