@@ -51,6 +51,18 @@ pub fn children(pid: u32) -> Vec<u32> {
         .collect()
 }
 
+/// Keepers and daemons that serve in `dir`, whoever started them: a daemon whose keeper was killed gets itself another.
+pub fn serving_in(dir: &Path) -> Vec<u32> {
+    let uri = uri(dir);
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let is_ours = |pid: &u32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.split(|byte| *byte == 0).any(|word| word == uri.as_bytes())
+    };
+    pids.filter(is_ours).collect()
+}
+
 /// Kills per role and point; the last column is "from outside, at any time".
 #[derive(Clone)]
 pub struct Table(Vec<[u64; POINTS + 1]>);
@@ -133,10 +145,9 @@ impl Drop for Driver {
             let _ = child.kill();
             let _ = child.wait();
         }
-        let below = children(self.keeper.id());
         let _ = self.keeper.kill();
         let _ = self.keeper.wait();
-        below.into_iter().for_each(kill);
+        serving_in(self.dir.path()).into_iter().for_each(kill);
     }
 }
 

@@ -11,7 +11,7 @@ use baton_killpoint::Point as Step;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::control::{Control, DAEMON, KEEPER, SLOTS, step_number};
-use crate::driver::{Table, WATCHDOG, children, kill, rmmt, uri};
+use crate::driver::{Table, WATCHDOG, children, kill, rmmt, serving_in, uri};
 
 const STARTING: [(usize, Step); 12] = [
     (DAEMON, Step::StartLocked),
@@ -40,10 +40,9 @@ struct Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let below = children(self.keeper.id());
         let _ = self.keeper.kill();
         let _ = self.keeper.wait();
-        below.into_iter().for_each(kill);
+        serving_in(self.dir.path()).into_iter().for_each(kill);
     }
 }
 
@@ -103,8 +102,9 @@ impl Place {
     /// Waits until the daemon serves, and starts it again when the keeper is dead.
     fn serve(&mut self) {
         self.until("a daemon serves", |place| {
-            if place.keeper.try_wait().expect("our child").is_some() {
-                // A daemon whose keeper died may still be ending: then this one says so and is started again.
+            if place.keeper.try_wait().expect("our child").is_some()
+                && serving_in(place.dir.path()).is_empty()
+            {
                 place.keeper = rmmt(place.dir.path()).spawn().expect("the keeper starts");
             }
             Observer::connect(&uri(place.dir.path()), Duration::ZERO)
@@ -112,13 +112,17 @@ impl Place {
         });
     }
 
-    /// SIGTERM to the keeper; in order if nobody is to die on the way.
+    /// SIGTERM to everybody who serves here, and their end.
     fn end(&mut self, in_order: bool) {
-        let pid = i32::try_from(self.keeper.id()).ok().and_then(Pid::from_raw).expect("a pid");
-        kill_process(pid, Signal::TERM).expect("our child");
-        self.until("the keeper ends", |place| place.keeper.try_wait().expect("our child").is_some());
-        let status = self.keeper.wait().expect("our child");
-        assert!(!in_order || status.success(), "SIGTERM: {status}");
+        for pid in serving_in(self.dir.path()) {
+            if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+                let _ = kill_process(pid, Signal::TERM);
+            }
+        }
+        self.until("all have ended", |place| {
+            let _ = place.keeper.try_wait();
+            serving_in(place.dir.path()).is_empty()
+        });
         assert!(in_order || self.control.kills(DAEMON, step_number(Step::EndClosed)).load(SeqCst) < 2);
     }
 }
