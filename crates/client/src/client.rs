@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use baton_address::Address;
 use baton_killpoint::step;
 use baton_pool::{
-    AllocError as PoolAllocError, BlockId, BlockMut, Channel, EndpointId, EndpointRef, Member as PoolMember, Pool,
+    AllocError as PoolAllocError, BlockId, BlockMut, Channel, EndpointId, EndpointRef, Member as PoolMember,
+    Pool,
 };
 use baton_wire::attach::{self, Answer, Attach, ErrorCode, Name, Request, Resume};
 use baton_wire::report::{AuditReport, InboxInfo, Member, PoolInfo};
