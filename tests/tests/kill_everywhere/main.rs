@@ -100,8 +100,9 @@ fn drive() -> ExitCode {
     if !missed.is_empty() {
         println!("points where nobody was killed this time: {}", missed.join(" "));
     }
-    if kills >= 2000 && !missed.is_empty() {
-        eprintln!("a full run kills at every point");
+    // (The pool's own points have a test of their own, which also moves extents: crates/pool/tests/kill.rs.)
+    if kills >= 5000 && missed.iter().any(|name| !name.starts_with("pool.")) {
+        eprintln!("a full run kills at every point outside of the pool");
         return ExitCode::FAILURE;
     }
     ExitCode::SUCCESS
