@@ -21,8 +21,8 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: Args) -> ExitCode {
     let mut daemon = baton_rmmt::Args::new(args.common.run_dir().uri("rmmt"));
-    daemon.size = args.pool_size;
-    daemon.max_block = args.max_block;
+    daemon.size = Some(args.pool_size);
+    daemon.max_block = Some(args.max_block);
     daemon.log = args.common.log;
     daemon.log_plain = std::env::var_os(SUPERVISED_ENV).is_some();
     // Not the kernel's parent-death signal: keeper and daemon outlive each other, and end with the supervisor.

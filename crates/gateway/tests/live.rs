@@ -57,7 +57,7 @@ fn main() -> ExitCode {
     let common = CommonArgs { run: run.clone().into(), log: "warn".into(), json_log: false };
     match std::env::var(ROLE).as_deref() {
         Ok("rmmt") => baton_rmmt::run(baton_rmmt::Args {
-            size: 64 << 20,
+            size: Some(64 << 20),
             no_keeper: true,
             log: "warn".into(),
             ..baton_rmmt::Args::new(RunDir::new(run).uri("rmmt"))

@@ -5,22 +5,37 @@ use std::os::fd::AsFd;
 use baton_fdpass::{PeerCredentials, peer_credentials};
 use baton_wire::attach::{ErrorCode, Failure};
 
-/// The users that may attach.
+/// What somebody may do who was admitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Grant {
+    /// Otherwise its members are readers.
+    pub(crate) writes: bool,
+    /// Bytes that its process may hold, 0 for all there are.
+    pub(crate) quota: u64,
+}
+
+/// Whom a grant is for: every number that is named must be the peer's.
+#[derive(Debug, Clone)]
+pub(crate) struct Rule {
+    pub(crate) uid: Option<u32>,
+    pub(crate) gid: Option<u32>,
+    pub(crate) grant: Grant,
+}
+
+/// The users that may attach: the first rule that fits counts.
 #[derive(Debug, Clone)]
 pub(crate) struct Policy {
-    own_uid: u32,
-    allowed: Vec<u32>,
+    rules: Vec<Rule>,
 }
 
 impl Policy {
-    /// The daemon's own user, root, and `allowed`.
-    pub(crate) fn new(allowed: Vec<u32>) -> Self {
-        Self { own_uid: rustix::process::geteuid().as_raw(), allowed }
+    pub(crate) fn new(rules: Vec<Rule>) -> Self {
+        Self { rules }
     }
 
-    /// Who the peer is, if it may come in. The refusal says what to do; it tells nothing that `ls -l` of the socket
-    /// would not.
-    pub(crate) fn admit(&self, socket: impl AsFd) -> Result<PeerCredentials, Failure> {
+    /// Who the peer is and what it may do, if it may come in. The refusal says what to do; it tells nothing that `ls -l`
+    /// of the socket would not.
+    pub(crate) fn admit(&self, socket: impl AsFd) -> Result<(PeerCredentials, Grant), Failure> {
         let peer = peer_credentials(socket).map_err(|error| {
             tracing::warn!("rmmt: a peer without credentials is refused: {error}");
             Failure::new(
@@ -28,23 +43,29 @@ impl Policy {
                 "the kernel does not say who you are; attach from this host's namespace",
             )
         })?;
-        if self.may_attach(peer.uid) {
-            return Ok(peer);
+        if let Some(grant) = self.grant(peer.uid, peer.gid) {
+            return Ok((peer, grant));
         }
         tracing::warn!(
-            "rmmt: refused pid={} of user {}: only user {} may attach",
+            "rmmt: refused pid={} of user {} and group {}: no rule admits them",
             peer.pid,
             peer.uid,
-            self.own_uid
+            peer.gid
         );
         Err(Failure::new(
             ErrorCode::Denied,
-            format!("user {} may not attach; start rmmt with --allow-uid {} to allow it", peer.uid, peer.uid),
+            format!(
+                "user {} may not attach; start rmmt with --allow-uid {}, or with a rule [[admit]] in its --config",
+                peer.uid, peer.uid
+            ),
         ))
     }
 
-    fn may_attach(&self, uid: u32) -> bool {
-        uid == self.own_uid || uid == 0 || self.allowed.contains(&uid)
+    fn grant(&self, uid: u32, gid: u32) -> Option<Grant> {
+        let fits = |rule: &&Rule| {
+            rule.uid.is_none_or(|wanted| wanted == uid) && rule.gid.is_none_or(|wanted| wanted == gid)
+        };
+        self.rules.iter().find(fits).map(|rule| rule.grant)
     }
 }
 
@@ -53,17 +74,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn own_user_root_and_the_listed_ones() {
-        let policy = Policy { own_uid: 1000, allowed: vec![1002] };
-        for (uid, may) in [(1000, true), (0, true), (1002, true), (1001, false), (u32::MAX, false)] {
-            assert_eq!(policy.may_attach(uid), may, "{uid}");
+    fn the_first_rule_that_fits_counts() {
+        let reads = Grant { writes: false, quota: 5 };
+        let writes = Grant { writes: true, quota: 0 };
+        let rule = |uid, gid, grant| Rule { uid, gid, grant };
+        let policy = Policy::new(vec![
+            rule(Some(1002), Some(44), writes),
+            rule(Some(1002), None, reads),
+            rule(None, Some(50), reads),
+            rule(Some(1000), None, writes),
+        ]);
+        for (uid, gid, grant) in [
+            (1002, 44, Some(writes)),
+            (1002, 45, Some(reads)),
+            (7, 50, Some(reads)),
+            (1000, 50, Some(reads)),
+            (1000, 1, Some(writes)),
+            (1001, 1, None),
+            (u32::MAX, u32::MAX, None),
+        ] {
+            assert_eq!(policy.grant(uid, gid), grant, "{uid}:{gid}");
         }
     }
 
     #[test]
     fn the_kernel_knows_the_other_end() {
         let (ours, _theirs) = std::os::unix::net::UnixStream::pair().unwrap();
-        let peer = Policy::new(Vec::new()).admit(&ours).unwrap();
-        assert_eq!(peer.pid, std::process::id() as i32);
+        let grant = Grant { writes: true, quota: 7 };
+        let uid = Some(rustix::process::geteuid().as_raw());
+        let (peer, found) = Policy::new(vec![Rule { uid, gid: None, grant }]).admit(&ours).unwrap();
+        assert_eq!((peer.pid, found), (std::process::id() as i32, grant));
+        assert!(Policy::new(Vec::new()).admit(&ours).is_err());
     }
 }

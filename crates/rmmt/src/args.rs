@@ -1,5 +1,7 @@
 //! What can be told to the daemon.
 
+use std::path::PathBuf;
+
 use crate::size::parse_size;
 
 /// Arguments of `baton rmmt` and of every other command that is the memory daemon.
@@ -7,7 +9,7 @@ use crate::size::parse_size;
 pub struct Args {
     /// Where clients come: un://PATH for members and classic clients (the socket file gets mode 0600), ip://HOST:PORT for
     /// classic clients. Can be given several times; one un:// is needed.
-    #[arg(long, value_name = "un://PATH", env = "BATON_RMMT", required = true)]
+    #[arg(long, value_name = "un://PATH", env = "BATON_RMMT", required_unless_present = "config")]
     pub listen: Vec<String>,
 
     /// Let classic clients come to an ip:// address that is not of this machine alone. They prove nothing about who they
@@ -15,21 +17,29 @@ pub struct Args {
     #[arg(long)]
     pub allow_remote: bool,
 
-    /// Memory for blocks, reserved at start. More than the machine has is refused.
-    #[arg(long, value_name = "SIZE", default_value = "512MiB", value_parser = parse_size)]
-    pub size: u64,
+    /// Settings from a TOML file; what is given here as well counts more. Its tables `[[admit]]` say who may attach.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
 
-    /// Largest block that can be asked for. A 4K frame (NV12) takes 12.5 MB.
-    #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = parse_size)]
-    pub max_block: u64,
+    /// Check settings and file, say what is wrong with them, and end.
+    #[arg(short = 't', long)]
+    pub check_config: bool,
 
-    /// How many processes may attach at once, at most 2047.
-    #[arg(long, value_name = "N", default_value_t = 255)]
-    pub members_max: u16,
+    /// Memory for blocks, reserved at start. More than the machine has is refused. [default: 512MiB]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub size: Option<u64>,
 
-    /// Messages that wait in one inbox before it is full; rounded up to a power of two.
-    #[arg(long, value_name = "N", default_value_t = 64)]
-    pub inbox_len: u32,
+    /// Largest block that can be asked for. A 4K frame (NV12) takes 12.5 MB. [default: 16MiB]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub max_block: Option<u64>,
+
+    /// How many processes may attach at once, at most 2047. [default: 255]
+    #[arg(long, value_name = "N")]
+    pub members_max: Option<u16>,
+
+    /// Messages that wait in one inbox before it is full; rounded up to a power of two. [default: 64]
+    #[arg(long, value_name = "N")]
+    pub inbox_len: Option<u32>,
 
     /// How many blocks there must be numbers for, where millions of small ones are wanted (each costs 20 bytes of
     /// metadata). 0: thousands per 2 MiB, enough for frames.
@@ -71,10 +81,12 @@ impl Args {
         Self {
             listen: vec![uri.into()],
             allow_remote: false,
-            size: 512 << 20,
-            max_block: 16 << 20,
-            members_max: 255,
-            inbox_len: 64,
+            config: None,
+            check_config: false,
+            size: None,
+            max_block: None,
+            members_max: None,
+            inbox_len: None,
             min_blocks: 0,
             allow_uid: Vec::new(),
             shm_name: None,

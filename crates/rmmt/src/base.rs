@@ -164,12 +164,18 @@ fn memory(
     }
 }
 
+/// Whether a pool can be made of these sizes at all.
+pub(crate) fn check(args: &Args) -> Result<(), BaseError> {
+    baton_pool::Geometry::plan(&config(args)).map_err(baton_pool::CreateError::from)?;
+    Ok(())
+}
+
 fn config(args: &Args) -> PoolConfig {
     PoolConfig {
-        payload_bytes: args.size,
-        largest_block: args.max_block,
-        endpoints: args.members_max,
-        inbox_slots: args.inbox_len,
+        payload_bytes: args.size.unwrap_or(512 << 20),
+        largest_block: args.max_block.unwrap_or(16 << 20),
+        endpoints: args.members_max.unwrap_or(255),
+        inbox_slots: args.inbox_len.unwrap_or(64),
         blocks_min: args.min_blocks,
     }
 }

@@ -18,10 +18,11 @@ use tokio::task::{AbortHandle, LocalSet, spawn_local};
 use tracing_subscriber::EnvFilter;
 
 use crate::Args;
-use crate::admission::Policy;
-use crate::base::{Base, BaseError, Files, Shm};
+use crate::admission::{Policy, Rule};
+use crate::base::{Base, BaseError, Files, Places, Shm};
 use crate::chest::Chest;
 use crate::classic::Classic;
+use crate::config::{self, ConfigError};
 use crate::door::Visitor;
 use crate::follow::AskError;
 use crate::keeping::Keeping;
@@ -69,6 +70,8 @@ pub(crate) enum Failed {
     #[error("{0}")]
     Base(#[from] BaseError),
     #[error("{0}")]
+    Config(#[from] ConfigError),
+    #[error("{0}")]
     Keeper(#[from] WardError),
     #[error("{0}")]
     Keep(#[from] KeepError),
@@ -90,7 +93,7 @@ impl Failed {
     fn code(&self) -> u8 {
         match self {
             Self::Base(error) if error.is_config() => EXIT_CONFIG,
-            Self::Log { .. } => EXIT_CONFIG,
+            Self::Log { .. } | Self::Config(_) => EXIT_CONFIG,
             _ => 1,
         }
     }
@@ -113,12 +116,20 @@ pub fn run(args: Args) -> ExitCode {
 
 fn start(args: &Args) -> Result<u8, Failed> {
     init_logging(args)?;
+    let (args, rules) = config::settle(args)?;
+    let args = &args;
+    if args.check_config {
+        Places::parse(args)?;
+        crate::base::check(args)?;
+        println!("rmmt: the settings are good");
+        return Ok(0);
+    }
     match Role::from_env() {
         Role::Daemon => match Ward::from_parent()? {
-            Some((ward, deposits)) => daemon(args, Some(ward), deposits),
+            Some((ward, deposits)) => daemon(args, rules, Some(ward), deposits),
             None => Err(WardError::NoKeeper.into()),
         },
-        Role::Keeper if args.no_keeper => daemon(args, None, Vec::new()),
+        Role::Keeper if args.no_keeper => daemon(args, rules, None, Vec::new()),
         role => role::keeper(args, role),
     }
 }
@@ -145,17 +156,22 @@ pub(crate) fn raise_descriptor_limit() {
     }
 }
 
-fn daemon(args: &Args, ward: Option<Ward>, deposits: Vec<Deposit>) -> Result<u8, Failed> {
+fn daemon(args: &Args, rules: Vec<Rule>, ward: Option<Ward>, deposits: Vec<Deposit>) -> Result<u8, Failed> {
     raise_descriptor_limit();
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failed::Runtime)?;
-    match LocalSet::new().block_on(&runtime, serve(args, Chest::new(ward), deposits))? {
+    match LocalSet::new().block_on(&runtime, serve(args, rules, Chest::new(ward), deposits))? {
         Served::Ended => Ok(0),
         Served::Retired => Ok(RETIRED),
     }
 }
 
-async fn serve(args: &Args, mut chest: Chest, mut deposits: Vec<Deposit>) -> Result<Served, Failed> {
+async fn serve(
+    args: &Args,
+    rules: Vec<Rule>,
+    mut chest: Chest,
+    mut deposits: Vec<Deposit>,
+) -> Result<Served, Failed> {
     // Before there is anything that an early signal could leave behind.
     let mut term = signal(SignalKind::terminate()).map_err(Failed::Runtime)?;
     let mut int = signal(SignalKind::interrupt()).map_err(Failed::Runtime)?;
@@ -169,7 +185,7 @@ async fn serve(args: &Args, mut chest: Chest, mut deposits: Vec<Deposit>) -> Res
     if lives > 0 {
         Registry::adopt(&registry, deposits);
     }
-    let policy = Policy::new(args.allow_uid.clone());
+    let policy = Policy::new(rules);
     let name = shm.as_ref().map(|shm| shm.name.as_str());
     let classic = Classic::new(registry.borrow().pool(), name, lives);
     let keeping = Keeping::new();

@@ -38,7 +38,7 @@ impl Visitor {
         let peer = match &stream {
             Stream::Tcp(_) => None,
             Stream::Unix(unix) => match self.house.policy.admit(unix) {
-                Ok(peer) => Some(Peer { pid: peer.pid.unsigned_abs(), uid: peer.uid }),
+                Ok((peer, grant)) => Some(Peer { pid: peer.pid.unsigned_abs(), uid: peer.uid, grant }),
                 Err(failure) => {
                     if let Stream::Unix(stream) = stream {
                         let _ = crate::session::say(&stream, 0, &Answer::Error(failure), &[]).await;
@@ -57,6 +57,11 @@ impl Visitor {
         }
         let Self { house, number } = self;
         match (stream, peer) {
+            (_, Some(peer)) if first[3] == 0 && !peer.grant.writes => tracing::warn!(
+                "rmmt: pid={} of user {} may read only; a classic client writes, so it is not served",
+                peer.pid,
+                peer.uid
+            ),
             (stream, peer) if first[3] == 0 => {
                 classic::serve(house, stream, peer, number, first, known).await
             }

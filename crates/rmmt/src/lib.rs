@@ -33,6 +33,7 @@ mod args;
 mod base;
 mod chest;
 mod classic;
+mod config;
 mod daemon;
 mod door;
 mod follow;

@@ -30,6 +30,7 @@ use rustix::event::EventfdFlags;
 use serde::{Deserialize, Serialize};
 use tokio::task::AbortHandle;
 
+use crate::admission::Grant;
 use crate::chest::Chest;
 use crate::watch::{Process, ProcessError};
 
@@ -38,6 +39,7 @@ use crate::watch::{Process, ProcessError};
 pub(crate) struct Peer {
     pub(crate) pid: u32,
     pub(crate) uid: u32,
+    pub(crate) grant: Grant,
 }
 
 /// What the daemon knows about an endpoint beyond the pool's own record; kept at the keeper.
@@ -178,6 +180,12 @@ impl Registry {
             tracing::error!("rmmt: admitting pid={} name={}: {what}: {error}", peer.pid, ask.name);
             Failure::new(ErrorCode::Internal, format!("the memory daemon could not admit you ({what})"))
         };
+        if ask.access == Access::ReadWrite && !peer.grant.writes {
+            return Err(Failure::new(
+                ErrorCode::Denied,
+                format!("user {} may attach as a reader only; attach read-only", peer.uid),
+            ));
+        }
         if let Some(again) = shared.borrow_mut().retried(peer, ask, session) {
             return again.map_err(|error| internal("event descriptor", &error));
         }
@@ -263,7 +271,7 @@ impl Registry {
             name: ask.name.to_string(),
             inbox: ask.inbox.as_ref().map(Name::to_string),
             kind: EndpointKind::Attached,
-            quota_bytes: 0,
+            quota_bytes: peer.grant.quota,
         };
         self.pool.admit(&admission).map_err(|error: AdmitError| {
             tracing::warn!("rmmt: pid={} name={} cannot be admitted: {error}", peer.pid, ask.name);

@@ -34,7 +34,7 @@ fn main() -> ExitCode {
     let run = std::env::var_os(RUN).unwrap_or_default();
     match std::env::var(ROLE).as_deref() {
         Ok("rmmt") => baton_rmmt::run(baton_rmmt::Args {
-            size: 64 << 20,
+            size: Some(64 << 20),
             no_keeper: true,
             log: "warn".into(),
             ..baton_rmmt::Args::new(RunDir::new(run).uri("rmmt"))

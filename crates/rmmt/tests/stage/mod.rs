@@ -29,9 +29,9 @@ fn role() {
     match role.as_str() {
         "rmmt" => {
             let mut args = baton_rmmt::Args::new(uri);
-            args.size = 16 << 20;
-            args.max_block = 1 << 20;
-            args.inbox_len = 4;
+            args.size = Some(16 << 20);
+            args.max_block = Some(1 << 20);
+            args.inbox_len = Some(4);
             args.log = "debug".into();
             args.no_keeper = options == "no keeper";
             args.supervised = options == "supervised";
@@ -46,7 +46,7 @@ fn role() {
                 args.listen.push("ip://127.0.0.1:0".into());
             }
             if let Ok(size) = options.parse() {
-                args.size = size;
+                args.size = Some(size);
             }
             let code = baton_rmmt::run(args);
             std::process::exit(if code == ExitCode::SUCCESS { 0 } else { 1 });
