@@ -73,6 +73,8 @@ impl Region {
 /// Raises a counter if somebody waits for that, see `waiting`.
 #[inline]
 fn raise_for(counter: &AtomicU32, waiters: &AtomicU32) {
+    #[cfg(loom)] // the model checker knows the order of what was provided and this load only for fences
+    loom::sync::atomic::fence(Ordering::SeqCst);
     if waiters.load(Ordering::SeqCst) != 0 {
         waiters.store(0, Ordering::SeqCst);
         knock(counter);
