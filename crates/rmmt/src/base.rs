@@ -22,6 +22,7 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::Args;
 use crate::chest::Chest;
+use crate::watch::monotonic_now;
 pub(crate) use files::Files;
 pub(crate) use listeners::Places;
 pub(crate) use shm::Shm;
@@ -38,6 +39,8 @@ pub(crate) struct Base {
     pub(crate) shm: Option<Shm>,
     /// How many daemons served this pool before: 0 if it is new.
     pub(crate) lives: u32,
+    /// When the pool was made: nanoseconds of the host's monotonic clock, which tell it from every other one here.
+    pub(crate) id: u64,
 }
 
 /// Why the daemon cannot start.
@@ -108,9 +111,9 @@ impl Base {
             Ok((memory, payload_read_only, listeners))
         });
         // A refused start leaves nothing behind; the lock itself is still held while its file goes.
-        let (Memory { pool, fds, lives, shm }, payload_read_only, listeners) =
+        let (Memory { pool, fds, lives, id, shm }, payload_read_only, listeners) =
             laid.inspect_err(|_| files.remove_lock())?;
-        Ok(Self { pool, fds, payload_read_only, listeners, files, shm, lives })
+        Ok(Self { pool, fds, payload_read_only, listeners, files, shm, lives, id })
     }
 }
 
@@ -118,6 +121,7 @@ struct Memory {
     pool: Pool,
     fds: PoolFds,
     lives: u32,
+    id: u64,
     shm: Option<Shm>,
 }
 
@@ -131,13 +135,14 @@ fn memory(
         Some((metadata, payload)) => {
             let before = <[u8; 4]>::try_from(payload.note.as_slice()).map_or(0, u32::from_le_bytes);
             let lives = before.saturating_add(1);
+            let id = <[u8; 8]>::try_from(metadata.note.as_slice()).map_or(0, u64::from_le_bytes);
             let fds = PoolFds { metadata: metadata.fd, payload: payload.fd };
             let pool = Pool::open(&fds.metadata, &fds.payload)?;
             step!(AdoptOpened);
-            chest.own(METADATA, &[], &fds.metadata).map_err(WardError::from)?;
+            chest.own(METADATA, &metadata.note, &fds.metadata).map_err(WardError::from)?;
             chest.put(PAYLOAD, &lives.to_le_bytes(), &fds.payload)?;
             let shm = name.map(|name| Shm::adopt(name, chest)).transpose()?;
-            Ok(Memory { pool, fds, lives, shm })
+            Ok(Memory { pool, fds, lives, id, shm })
         }
         None => {
             if let Some(half_made) = name {
@@ -155,11 +160,12 @@ fn memory(
                 }
             };
             step!(StartPoolCreated);
-            chest.put(METADATA, &[], &fds.metadata)?;
+            let id = monotonic_now();
+            chest.put(METADATA, &id.to_le_bytes(), &fds.metadata)?;
             step!(StartMetadataDeposited);
             chest.put(PAYLOAD, &0u32.to_le_bytes(), &fds.payload)?;
             step!(StartPayloadDeposited);
-            Ok(Memory { pool, fds, lives: 0, shm })
+            Ok(Memory { pool, fds, lives: 0, id, shm })
         }
     }
 }

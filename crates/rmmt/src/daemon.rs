@@ -50,6 +50,7 @@ pub(crate) struct House {
     pub(crate) registry: Shared,
     pub(crate) policy: Policy,
     pub(crate) lives: u32,
+    pub(crate) pool_id: u64,
     pub(crate) classic: Classic,
     pub(crate) keeping: Keeping,
     fds: PoolFds,
@@ -176,7 +177,7 @@ async fn serve(
     let mut term = signal(SignalKind::terminate()).map_err(Failed::Runtime)?;
     let mut int = signal(SignalKind::interrupt()).map_err(Failed::Runtime)?;
     let base = Base::lay(args, &mut chest, &mut deposits)?;
-    let Base { pool, fds, payload_read_only, listeners, files, shm, lives } = base;
+    let Base { pool, fds, payload_read_only, listeners, files, shm, lives, id: pool_id } = base;
     let listeners: Vec<_> =
         listeners.into_iter().map(AsyncListener::new).collect::<io::Result<_>>().map_err(Failed::Runtime)?;
 
@@ -189,7 +190,7 @@ async fn serve(
     let name = shm.as_ref().map(|shm| shm.name.as_str());
     let classic = Classic::new(registry.borrow().pool(), name, lives);
     let keeping = Keeping::new();
-    let house = Rc::new(House { registry, policy, lives, classic, keeping, fds, payload_read_only });
+    let house = Rc::new(House { registry, policy, lives, pool_id, classic, keeping, fds, payload_read_only });
     step!(StartBeforeReady);
     house.registry.borrow().ready();
     step!(StartReady);

@@ -32,7 +32,7 @@ use tokio::task::AbortHandle;
 
 use crate::admission::Grant;
 use crate::chest::Chest;
-use crate::watch::{Process, ProcessError};
+use crate::watch::{Process, ProcessError, monotonic_now};
 
 /// What the kernel says about a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -383,11 +383,6 @@ fn watch(shared: &Shared, endpoint: EndpointRef) {
     if let Some(entry) = shared.borrow_mut().entries.get_mut(&endpoint.id) {
         entry.watcher = Some(task.abort_handle());
     }
-}
-
-fn monotonic_now() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    now.tv_sec.cast_unsigned() * 1_000_000_000 + now.tv_nsec.cast_unsigned()
 }
 
 fn deposit_key(endpoint: EndpointRef) -> String {

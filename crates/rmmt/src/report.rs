@@ -92,7 +92,7 @@ fn spoken_for(info: &EndpointInfo, uid: Option<u32>, inbox_capacity: u64) -> Mem
     }
 }
 
-pub(crate) fn pool(registry: &Registry, adoptions: u32) -> PoolInfo {
+pub(crate) fn pool(registry: &Registry, adoptions: u32, pool_id: u64) -> PoolInfo {
     let usage = registry.pool().usage();
     let class = |c: &baton_pool::ClassUsage| ClassInfo {
         block_bytes: c.block_bytes,
@@ -108,6 +108,7 @@ pub(crate) fn pool(registry: &Registry, adoptions: u32) -> PoolInfo {
         adoptions,
         deaths: registry.deaths(),
         daemon_pid: std::process::id(),
+        pool_id,
     }
 }
 

@@ -231,7 +231,9 @@ impl Session {
             Request::Members => {
                 Answer::Members { members: report::members(&registry.borrow(), &self.house.classic) }
             }
-            Request::Pool => Answer::Pool(report::pool(&registry.borrow(), self.house.lives)),
+            Request::Pool => {
+                Answer::Pool(report::pool(&registry.borrow(), self.house.lives, self.house.pool_id))
+            }
             Request::Blocks { held_by, from, limit } => {
                 let unknown = || Failure::new(ErrorCode::NotFound, "an endpoint's number is 1 to 2047");
                 let held_by = held_by.map(|id| EndpointId::new(id).ok_or_else(unknown)).transpose()?;

@@ -77,6 +77,12 @@ pub(crate) fn start_time_of(pid: u32) -> io::Result<u64> {
         .ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
+/// Nanoseconds of the host's monotonic clock.
+pub(crate) fn monotonic_now() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec.cast_unsigned() * 1_000_000_000 + now.tv_nsec.cast_unsigned()
+}
+
 /// An [`OwnedFd`] stays open and the same while it is owned, which is what tokio's unsafe replacement of this function
 /// asks its caller to promise.
 #[expect(

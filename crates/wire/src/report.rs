@@ -129,6 +129,10 @@ pub struct PoolInfo {
     /// Process that answers.
     #[serde(default)]
     pub daemon_pid: u32,
+    /// Tells this pool from those before and after it on the same machine: it stays the same as long as the memory does,
+    /// whichever process answers.
+    #[serde(default)]
+    pub pool_id: u64,
 }
 
 /// One size class of the pool.

@@ -1,7 +1,6 @@
 //! The processes of a system: their commands, and the order in which they start and end.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
 
 use aits_service::ServiceError;
 
@@ -30,12 +29,8 @@ pub(super) struct Member {
     pub(super) arguments: Vec<OsString>,
     /// When it ends.
     pub(super) stage: Stage,
-    /// Whether the others cannot live on without it.
+    /// Whether the others stand on it: they start when it answers.
     pub(super) foundation: bool,
-    /// The socket at which it is reached, if it may live on when the process that was started ends.
-    pub(super) lives_at: Option<PathBuf>,
-    /// The socket that must answer before it starts.
-    pub(super) waits_for: Option<PathBuf>,
     /// What to add if it cannot start: the setting that is likely to be the cause.
     pub(super) hint: Option<String>,
 }
@@ -50,17 +45,7 @@ pub(super) fn members(settings: &Settings) -> Result<Vec<Member>, ServiceError> 
         arguments.extend(["--log".into(), settings.log.clone().into()]);
         arguments.extend(own);
         let foundation = stage == MEMORY;
-        let waits_for = (!foundation).then(|| settings.run.socket("rmmt"));
-        Member {
-            name: name.into(),
-            program: program.clone(),
-            arguments,
-            stage,
-            foundation,
-            lives_at: foundation.then(|| settings.run.socket("rmmt")),
-            waits_for,
-            hint: None,
-        }
+        Member { name: name.into(), program: program.clone(), arguments, stage, foundation, hint: None }
     };
     let text = |value: &dyn ToString| OsString::from(value.to_string());
     let mut all = vec![

@@ -37,8 +37,6 @@ const KEEP_FREED_MEMORY: [(&str, &str); 2] =
 const STRIKES_MAX: u32 = 5;
 /// Longest log line that is passed on in one piece, bytes.
 const LINE_MAX: usize = 16 * 1024;
-/// How often a socket that is awaited is tried.
-const TRY_PACE: Duration = Duration::from_millis(10);
 /// How long a process whose pipes stay open may write on after its end (its own children may hold them).
 const LAST_WORDS: Duration = Duration::from_millis(100);
 
@@ -47,8 +45,8 @@ const LAST_WORDS: Duration = Duration::from_millis(100);
 pub(super) struct Orders {
     /// Stages below the first number end; stages below the second are killed.
     limits: Arc<watch::Sender<(Stage, Stage)>>,
-    /// Ticks when the foundation has ended: who stands on it begins anew.
-    foundation_lost: Arc<watch::Sender<u64>>,
+    /// The number of the pool that answers. When it becomes another one, who stands on it begins anew.
+    memory: Arc<watch::Sender<Option<u64>>>,
     /// What cannot be mended.
     fatal: mpsc::Sender<ServiceError>,
 }
@@ -57,9 +55,27 @@ impl Orders {
     pub(super) fn new(fatal: mpsc::Sender<ServiceError>) -> Self {
         Self {
             limits: Arc::new(watch::Sender::new((0, 0))),
-            foundation_lost: Arc::new(watch::Sender::new(0)),
+            memory: Arc::new(watch::Sender::new(None)),
             fatal,
         }
+    }
+
+    /// The pool that answers now, if any.
+    pub(super) fn memory_is(&self, number: Option<u64>) {
+        self.memory.send_replace(number);
+    }
+
+    /// The number of the pool that answers, once one does.
+    async fn memory(&self) -> Option<u64> {
+        let mut memory = self.memory.subscribe();
+        // Cannot fail: the sender lives in `self`.
+        memory.wait_for(Option::is_some).await.ok().and_then(|number| *number)
+    }
+
+    /// Comes back when a pool answers that is not `known`.
+    async fn until_other_memory(&self, known: u64) {
+        let mut memory = self.memory.subscribe();
+        let _other = memory.wait_for(|number| number.is_some_and(|number| number != known)).await;
     }
 
     /// This stage, and those before it, shall end.
@@ -104,6 +120,9 @@ enum Over {
     Spawn(std::io::Error),
 }
 
+/// The order to end came.
+struct Ended;
+
 /// Looks after one process.
 pub(super) struct Keeper {
     member: Member,
@@ -127,11 +146,9 @@ impl Keeper {
     pub(super) async fn keep(mut self) -> Stage {
         let stage = self.member.stage;
         loop {
-            if !self.foundation_answers().await {
-                return stage;
-            }
+            let Ok(memory) = self.foundation_answers().await else { return stage };
             let begin = Instant::now();
-            let over = self.live().await;
+            let over = self.live(memory).await;
             let Some(pause) = self.after(over, begin.elapsed()).await else { return stage };
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
@@ -140,33 +157,20 @@ impl Keeper {
         }
     }
 
-    /// Waits until somebody listens at the socket of the foundation; `false` if the order to end came first.
-    async fn foundation_answers(&self) -> bool {
-        let Some(path) = &self.member.waits_for else { return true };
-        let answers = async {
-            while tokio::net::UnixStream::connect(path).await.is_err() {
-                tokio::time::sleep(TRY_PACE).await;
-            }
-        };
+    /// Waits until the memory answers, if this process stands on it: the number of its pool. An error if the order to
+    /// end came first.
+    async fn foundation_answers(&self) -> Result<Option<u64>, Ended> {
+        if self.member.foundation {
+            return Ok(None);
+        }
         tokio::select! {
-            () = answers => true,
-            () = self.orders.until_end(self.member.stage) => false,
+            number = self.orders.memory() => Ok(number),
+            () = self.orders.until_end(self.member.stage) => Err(Ended),
         }
     }
 
-    /// Whether somebody still answers for a process that has ended: of the memory, only the keeper was killed, and the
-    /// next one takes over from it.
-    async fn lives_on(&self) -> bool {
-        match &self.member.lives_at {
-            Some(path) => tokio::net::UnixStream::connect(path).await.is_ok(),
-            None => false,
-        }
-    }
-
-    async fn live(&mut self) -> Over {
+    async fn live(&mut self, memory: Option<u64>) -> Over {
         let Member { name, stage, .. } = &self.member;
-        let mut lost = self.orders.foundation_lost.subscribe();
-        lost.mark_unchanged();
         let mut child = match self.spawn() {
             Ok(child) => child,
             Err(error) => return Over::Spawn(error),
@@ -176,11 +180,10 @@ impl Keeper {
         self.table.begins(name, pid, *stage);
         self.say.event(&format!("{name} started, pid {}", pid.unwrap_or(0)));
         let lines = self.relay(&mut child);
-        let foundation = self.member.foundation;
         let over = tokio::select! {
             status = child.wait() => status.map_or_else(Over::Spawn, Over::Exit),
             () = self.orders.until_end(*stage) => Over::Ordered,
-            Ok(()) = lost.changed(), if !foundation => Over::FoundationLost,
+            () = self.orders.until_other_memory(memory.unwrap_or(0)), if memory.is_some() => Over::FoundationLost,
         };
         match over {
             Over::Ordered => self.end(&mut child, pid).await,
@@ -254,9 +257,6 @@ impl Keeper {
             Over::Exit(status) => (explained(status), ExitClass::of(status.code().unwrap_or(1))),
             Over::Spawn(error) => (format!("cannot be started: {error}"), ExitClass::Failed),
         };
-        if self.member.foundation && !self.lives_on().await {
-            self.orders.foundation_lost.send_modify(|times| *times += 1);
-        }
         let sentence = self.sentence.lock().unwrap_or_else(PoisonError::into_inner).take();
         let reason = sentence.unwrap_or_else(|| why.clone());
         if !class.restart_may_help() {

@@ -11,18 +11,20 @@
 //! * [`place`]: the run directory, which only one system uses at a time, and which is gone afterwards.
 //! * [`family`]: the commands of the processes, the order in which they start and end.
 //! * [`keeper`]: one process through its lives; [`backoff`]: how soon the next one begins.
+//! * [`memory`]: whether the pool is still the one that everybody is attached to.
 //! * [`start`]: waiting for the door, giving the first tasks.
 //! * [`say`]: what people see.
 //!
 //! Failure paths: *a child ends*: started again, at once the first time, later with back-off. *A child cannot work on this
-//! machine* (exit code 78 or 2 in its first life): all ends, with its sentence. *rmmt ends* (its keeper, the only process
-//! whose death takes the pool along): all others are started again, for a pool of their own time. *The supervisor is
+//! machine* (exit code 78 or 2 in its first life): all ends, with its sentence. *The memory is lost* (keeper and daemon of rmmt
+//! killed at once): all others are started again, for a pool of their own time. *The supervisor is
 //! killed*: the kernel kills every child (parent-death signal); the next start finds the run directory unlocked and
 //! cleans it. Children are started from the main thread only: the signal is bound to the thread that forked.
 
 mod backoff;
 mod family;
 mod keeper;
+mod memory;
 mod place;
 mod say;
 mod settings;
@@ -139,6 +141,7 @@ async fn supervise(settings: &Settings, say: Say) -> Result<(), ServiceError> {
     let (stop_serving, serving) = watch::channel(false);
     tokio::spawn(serve(settings.clone(), table.clone(), say, serving));
     tokio::spawn(start::first_steps(settings.clone(), say));
+    tokio::spawn(memory::watch(settings.run.socket("rmmt"), orders.clone()));
 
     let result = tokio::select! {
         _ = interrupt.recv() => Ok(()),

@@ -18,13 +18,9 @@ impl House {
     fn new() -> Self {
         let (fatal, failed) = mpsc::channel(4);
         let dir = tempfile::tempdir().unwrap();
-        Self {
-            table: Arc::default(),
-            orders: Orders::new(fatal),
-            failed,
-            keepers: tokio::task::JoinSet::new(),
-            dir,
-        }
+        let orders = Orders::new(fatal);
+        orders.memory_is(Some(1));
+        Self { table: Arc::default(), orders, failed, keepers: tokio::task::JoinSet::new(), dir }
     }
 
     /// A process that runs a shell script; `$D` is the directory of the test.
@@ -37,8 +33,6 @@ impl House {
             arguments: vec![OsString::from("-c"), script.into()],
             stage,
             foundation: false,
-            waits_for: None,
-            lives_at: None,
             hint: None,
         };
         let keeper = Keeper::new(member, self.table.clone(), Say::new(), self.orders.clone());
@@ -164,14 +158,35 @@ fn zombie(pid: u32) -> bool {
 }
 
 #[tokio::test]
-async fn without_the_foundation_everybody_begins_anew() {
+async fn with_another_memory_everybody_begins_anew_and_with_the_same_one_nobody() {
     let mut house = House::new();
-    house.start("work", 1, "exec sleep 100");
-    house.until("it runs", |house| house.process("work").pid.is_some()).await;
+    house.start("work", 1, "echo x >> $D/lives; exec sleep 100");
+    house.until("it runs", |house| house.read("lives") == "x\n").await;
     let first = house.process("work").pid;
-    house.orders.foundation_lost.send_modify(|times| *times += 1);
-    house.until("it runs again", |house| house.process("work").restarts == 1).await;
+    // Its processes were killed, in whatever order, and the pool lived on.
+    for seen in [None, Some(1), None, Some(1)] {
+        house.orders.memory_is(seen);
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(house.process("work").pid, first);
+    house.orders.memory_is(None);
+    house.orders.memory_is(Some(2));
+    house.until("it runs again", |house| house.read("lives") == "x\nx\n").await;
+    house.until("the list tells", |house| house.process("work").restarts == 1).await;
     assert_ne!(house.process("work").pid, first);
+    house.orders.kill_all();
+    house.all_ended().await;
+}
+
+#[tokio::test]
+async fn who_stands_on_the_memory_waits_for_it() {
+    let mut house = House::new();
+    house.orders.memory_is(None);
+    house.start("work", 1, "echo x >> $D/lives; exec sleep 100");
+    tokio::task::yield_now().await;
+    assert_eq!(house.process("work").pid, None);
+    house.orders.memory_is(Some(7));
+    house.until("it runs", |house| house.read("lives") == "x\n").await;
     house.orders.kill_all();
     house.all_ended().await;
 }
@@ -186,8 +201,6 @@ async fn a_program_that_is_missing_is_tried_again() {
         arguments: vec![],
         stage: 0,
         foundation: false,
-        waits_for: None,
-        lives_at: None,
         hint: None,
     };
     house.keepers.spawn(Keeper::new(member, house.table.clone(), Say::new(), house.orders.clone()).keep());
