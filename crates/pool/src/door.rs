@@ -2,16 +2,17 @@
 //!
 //! | door | who sleeps there | who knocks |
 //! |---|---|---|
-//! | `sleeping` of an endpoint: 0 awake, 1 asleep on the futex of this very cell, 2 asleep on its event descriptor | the receiver | a sender that has committed a message takes it back to 0 and wakes |
+//! | `sleeping` of an endpoint: 0 awake, 1 asleep on the futex of this very cell, 2 asleep on its event descriptor, 3 somebody is about to wake it | the receiver, who takes it back to 0 when it is up | a sender that has committed a message sets 3 and wakes |
 //! | `room` of an endpoint, a counter | senders to a full inbox, announced by `room_waiters` | the receiver, after it emptied a slot |
 //! | `freed` of the pool, a counter | members that found no free block, announced by `freed_waiters` | whoever freed a block |
 //!
 //! Each side writes first and looks afterwards, in sequentially consistent order, so at least one of them sees the
 //! other: the sleeper announces itself and looks once more for what it waits for; the other provides it and then looks
-//! for sleepers. Who dies between providing and waking owes a wake-up; the reaper knocks at every door.
+//! for sleepers. Who dies between providing and waking owes a wake-up; the reaper knocks at every door. That is why a sender
+//! leaves a 3 behind, and no 0: of a receiver that looks awake nobody could tell that the dead one owed it something.
 
 use crate::ids::EndpointId;
-use crate::kill::kill_point;
+use crate::kill::{kill_point, mutant};
 use crate::region::{Endpoint, Region};
 use crate::sync::{AtomicU32, Ordering, futex_wake};
 
@@ -21,6 +22,8 @@ pub const AWAKE: u32 = 0;
 pub const ON_FUTEX: u32 = 1;
 /// Value of `sleeping`: the event descriptor of the inbox is polled.
 pub const ON_EVENT: u32 = 2;
+/// Value of `sleeping`: a sender, or the reaper, is about to wake the receiver, who has not come up yet.
+pub const WAKING: u32 = 3;
 
 impl Region {
     /// After a message was committed: wakes the receiver if it sleeps on its futex, and says whether its event
@@ -31,18 +34,36 @@ impl Region {
         // The model checker knows that order only for fences.
         #[cfg(loom)]
         loom::sync::atomic::fence(Ordering::SeqCst);
-        if sleeping.load(Ordering::SeqCst) == AWAKE {
+        let found = sleeping.load(Ordering::SeqCst);
+        if found == AWAKE || found == WAKING {
             return false;
         }
-        let was = sleeping.swap(AWAKE, Ordering::SeqCst);
-        if was == AWAKE {
+        // Where this fails another sender was faster, or the receiver has come up; if it announced itself anew, it has
+        // looked for messages after that.
+        let left = if mutant!(WakeForgotten) { AWAKE } else { WAKING };
+        if sleeping.compare_exchange(found, left, Ordering::SeqCst, Ordering::SeqCst).is_err() {
             return false;
         }
         kill_point!(BeforeWake);
-        if was == ON_FUTEX {
+        if found == ON_FUTEX {
             futex_wake(sleeping, 1);
         }
-        was != ON_FUTEX // an unknown value is garbage: the descriptor cannot do harm
+        found != ON_FUTEX // an unknown value is garbage: the descriptor cannot do harm
+    }
+
+    /// Wakes the receiver of an endpoint also if somebody else was about to; says whether its event descriptor must be
+    /// written to.
+    fn wake_anyway(receiver: Endpoint<'_>) -> bool {
+        let sleeping = receiver.sleeping();
+        #[cfg(loom)] // as above
+        loom::sync::atomic::fence(Ordering::SeqCst);
+        let found = sleeping.load(Ordering::SeqCst);
+        if found == AWAKE {
+            return false;
+        }
+        let _ = sleeping.compare_exchange(found, WAKING, Ordering::SeqCst, Ordering::SeqCst); // or it is up by itself
+        futex_wake(sleeping, 1);
+        found != ON_FUTEX
     }
 
     /// A slot of this inbox was emptied.
@@ -63,7 +84,7 @@ impl Region {
         let asleep = |id: &EndpointId| {
             self.endpoint(*id).is_some_and(|endpoint| {
                 knock(endpoint.room());
-                Self::take_sleeping(endpoint)
+                Self::wake_anyway(endpoint)
             })
         };
         self.ids().filter(asleep).collect()

@@ -163,6 +163,8 @@ mod on {
             RetiredSkipped,
             /// The reaper looks only at the words that the extent's present class uses.
             RawNotSwept,
+            /// A sender that wakes leaves no trace of what it owes until the receiver is up.
+            WakeForgotten,
         }
     }
 

@@ -5,17 +5,19 @@
 //!    ▲                  │                                           │
 //!    │                  └────────── the kernel says dead ◀──────────┘
 //!    │                                     ▼
-//!    └── 4 reopen ◀── 3 sweep ◀── 2 close ◀── DEAD
+//!    └── 6 ◀── 5 wake ◀── 4 reopen ◀── 3 sweep ◀── 2 close ◀── DEAD
 //! ```
 //! 1. state := DEAD.
 //! 2. Every inbox slot → CLOSED, still naming its block; bump that block. *From here on no sender can commit to the
 //!    dead one.*
 //! 3. Sweep all words: remove its lanes; index free blocks again. In an extent that was ever retired that means all its
 //!    words, whatever the present class uses: see `retire`.
-//! 4. incarnation+1, tail and head0 to a lap never used, slots EMPTY of that lap, state := FREE.
+//! 4. incarnation+1, tail and head0 to a lap never used, slots EMPTY of that lap.
 //! 5. Wake every sleeper: the dead one may owe a wake-up.
+//! 6. state := FREE.
 //!
-//! Every step can be repeated: a reaper that is killed is run again from the top.
+//! Every step can be repeated: a reaper that is killed is run again from the top. Only who sleeps on an event descriptor
+//! depends on more: it is written to by the caller, who may be killed before; so a daemon that takes over wakes all.
 
 use crate::door::AWAKE;
 use crate::extent::Use;
@@ -65,9 +67,9 @@ impl Region {
         }
         endpoint.sleeping().store(AWAKE, Ordering::SeqCst);
         endpoint.pid().store(0, Ordering::SeqCst);
+        swept.wake = self.take_sleepers();
         kill_point!(ReapBeforeFree);
         endpoint.state().store(STATE_FREE, Ordering::SeqCst);
-        swept.wake = self.take_sleepers();
         swept
     }
 

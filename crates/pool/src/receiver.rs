@@ -5,8 +5,9 @@
 //! ```text
 //!   receiver                                sender
 //!   sleeping := 1                           publish and commit the message
-//!   look once more ── found ─▶ awake        sleeping != 0 ? swap 0, wake or write
+//!   look once more ── found ─▶ awake        sleeping 1 or 2 ? set 3, wake or write
 //!   wait (futex, eventfd)
+//!   sleeping := 0
 //! ```
 //! Both sides use sequentially consistent steps, so at least one of them sees the other.
 

@@ -80,7 +80,13 @@ fn model_within(bound: usize, f: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(builder.preemption_bound.unwrap_or(3).saturating_sub(3) + bound);
     builder.max_branches = 20_000;
-    builder.check(f);
+    let executions = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let counted = executions.clone();
+    builder.check(move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+        f();
+    });
+    println!("{} executions", executions.load(Ordering::Relaxed));
 }
 
 /// A moves X to B while B receives twice; A dies at point k (0: never) and is reaped while B goes on.
@@ -368,6 +374,30 @@ fn no_wake_up_is_lost() {
     });
 }
 
+/// A sender that dies before it has woken the receiver leaves that to its reaper.
+#[test]
+fn a_wake_up_owed_by_the_dead_comes() {
+    for k in 1..=9 {
+        model(move || {
+            let region = pool(1, held_by(&[a()]));
+            let other = region.clone();
+            let thread = thread::spawn(move || {
+                match dying_at(k, || other.send(a(), X, to_b(), Pass::Move).unwrap()) {
+                    Ok(woken) => woken,
+                    Err(Killed) => other.reap(a()).wake.contains(&b()),
+                }
+            });
+            let mut head = head(&region, b());
+            region.endpoint(b()).unwrap().sleeping().store(2, SeqCst);
+            loom::sync::atomic::fence(SeqCst);
+            let found = region.receive(&mut head).unwrap().is_some();
+            let woken = thread.join().unwrap();
+            let unread = lanes(&region, X, Lane::inbox(b())) > 0;
+            assert!(found || woken || !unread, "asleep for ever over a message");
+        });
+    }
+}
+
 /// The models bite: each broken variant of the protocol fails at least one of them, in a process of its own.
 #[test]
 fn mutants_are_caught() {
@@ -386,6 +416,7 @@ fn mutants_are_caught() {
         (Mutant::NoCellCheck, "retire::an_acceptance_sleeps_through_a_retirement"),
         (Mutant::RetiredSkipped, "retire::an_extent_is_not_taken_from_under_an_allocation"),
         (Mutant::RawNotSwept, "retire::an_allocation_dies_while_its_extent_changes_hands"),
+        (Mutant::WakeForgotten, "a_wake_up_owed_by_the_dead_comes"),
     ];
     static CAUGHT: AtomicU32 = AtomicU32::new(0);
     for (mutant, model) in by.iter().copied() {

@@ -173,3 +173,23 @@ fn a_quota_is_kept_whatever_way_blocks_come_and_go() {
     drop((mine, arrived, at_a.try_recv().unwrap()));
     assert_eq!((0..3).filter(|_| a.alloc(MIB).is_ok()).count(), 3, "all is counted back");
 }
+
+/// What a sender owes that was killed after it had found the receiver asleep: a channel whose descriptor nobody polls
+/// is as good as one that was never written to.
+#[test]
+fn a_wake_up_that_never_came_is_owed_until_the_receiver_is_up() {
+    let (pool, _fds) = pool();
+    let (a, ..) = join(&pool, "a", 0);
+    let (_b, mut receiver, to_b, b) = join(&pool, "b", 0);
+    let (_c, mut other, ..) = join(&pool, "c", 0);
+    assert!(receiver.prepare_sleep().unwrap().is_none() && other.prepare_sleep().unwrap().is_none());
+    other.woken();
+    a.send(&to_b, a.alloc(4).unwrap().freeze()).unwrap();
+    for _ in 0..3 {
+        // Also if a daemon asks, and is killed before it has written.
+        assert_eq!(pool.take_sleepers(), [b.id]);
+    }
+    receiver.woken();
+    assert_eq!(pool.take_sleepers(), []);
+    assert!(receiver.try_recv().unwrap().is_some());
+}

@@ -80,6 +80,10 @@ impl Registry {
         }
         drop(registry);
         shared.borrow_mut().mend_extents();
+        // Now that all descriptors are here: the daemon before may have been killed before it wrote to one.
+        let registry = shared.borrow();
+        registry.wake(&registry.pool.take_sleepers());
+        drop(registry);
         tracing::info!("rmmt: adopted the pool of the daemon before, with {adopted} living members");
     }
 
