@@ -131,7 +131,10 @@ fn receiver(uri: &str) {
 fn play(mut round: impl FnMut() -> bool) {
     say("ready");
     await_order();
-    set_secure_computing_mode(SecureComputingMode::Strict).unwrap();
+    // A container whose own filter is on already cannot be made stricter.
+    if let Err(error) = set_secure_computing_mode(SecureComputingMode::Strict) {
+        eprintln!("SECCOMP_MODE_STRICT is refused here ({error}): only reads and writes are counted");
+    }
     for _ in 0..ROUNDS {
         let fine = round();
         // No `format!`, no panic: they might ask the kernel for memory.

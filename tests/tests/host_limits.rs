@@ -77,10 +77,16 @@ struct Daemon {
 
 impl Daemon {
     fn start(mut command: Command, size: &str) -> Self {
+        command.arg("rmmt");
+        Self::start_as(command, size)
+    }
+
+    /// The command says `rmmt` already.
+    fn start_as(mut command: Command, size: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let uri = format!("un://{}", dir.path().join("rmmt.sock").display());
         let log = std::fs::File::create(dir.path().join("log")).unwrap();
-        command.args(["rmmt", "--listen", &uri, "--size", size, "--max-block", "1MiB"]);
+        command.args(["--listen", &uri, "--size", size, "--max-block", "1MiB"]);
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
         let daemon = Self { child, uri, dir };
         if let Err(error) = Observer::connect(&daemon.uri, WATCHDOG) {
@@ -115,10 +121,14 @@ impl Drop for Daemon {
 }
 
 fn refused(mut command: Command, size: &str) -> (Output, String) {
+    command.arg("rmmt");
+    refused_with(command, &["--size", size])
+}
+
+fn refused_with(mut command: Command, options: &[&str]) -> (Output, String) {
     let dir = tempfile::tempdir().unwrap();
     let uri = format!("un://{}", dir.path().join("rmmt.sock").display());
-    let output =
-        command.args(["rmmt", "--listen", &uri, "--size", size]).stdin(Stdio::null()).output().unwrap();
+    let output = command.args(["--listen", &uri]).args(options).stdin(Stdio::null()).output().unwrap();
     let sentence = String::from_utf8_lossy(&output.stderr).trim().to_owned();
     assert_eq!(output.status.signal(), None, "killed instead of refused: {sentence}");
     assert_eq!(output.status.code(), Some(78), "{sentence}");
@@ -130,7 +140,7 @@ fn refused(mut command: Command, size: &str) -> (Output, String) {
 fn an_ancestors_limit_is_a_sentence_and_not_a_kill() {
     let Some(groups) = Groups::with_limit(64 << 20, "small") else {
         eprintln!("no right to make control groups here: only the machine's own limit is tried");
-        let (_, sentence) = refused(Command::new(program("baton")), "1048576GiB");
+        let (_, sentence) = refused(Command::new(program("baton")), "900GiB");
         assert!(sentence.contains("are needed") && sentence.contains("are available"), "{sentence}");
         return;
     };
@@ -182,6 +192,67 @@ fn a_member_cannot_take_the_memory_away() {
     assert!(one.audit().unwrap().ok);
     drop((one, way, received));
     daemon.end();
+}
+
+/// `baton` where /dev/shm is a small file system of its own. `None` without the right to make one.
+fn on_a_small_dev_shm() -> Option<Command> {
+    let prepare = "mount --make-rprivate / && mount -t tmpfs -o size=64m baton-test /dev/shm";
+    let inside = |rest: &str| {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", &format!("{prepare} && {rest}")]);
+        command
+    };
+    let tried = inside("true").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    if !tried.is_ok_and(|status| status.success()) {
+        return None;
+    }
+    let mut command = inside("exec \"$0\" \"$@\"");
+    command.arg(program("baton"));
+    Some(command)
+}
+
+/// Named pool on a /dev/shm of 64 MiB: too large is a sentence; what fits stays usable to the last page when others have
+/// filled the rest, since its pages are reserved. (A missing page would be a SIGBUS for this very process.)
+#[test]
+fn a_named_pool_never_runs_out_of_pages() {
+    let name = format!("/baton-test-small-{}", std::process::id());
+    let Some(mut command) = on_a_small_dev_shm() else {
+        eprintln!("no right to make a mount namespace here: only this machine's own /dev/shm is tried");
+        let mut command = Command::new(program("baton"));
+        command.args(["rmmt", "--shm-name", &name]);
+        let (_, sentence) = refused_with(command, &["--size", "900GiB"]);
+        assert!(sentence.contains("are needed") && sentence.contains("are available"), "{sentence}");
+        return;
+    };
+    let mut too_large = on_a_small_dev_shm().unwrap();
+    too_large.args(["rmmt", "--shm-name", &name]);
+    let (_, sentence) = refused_with(too_large, &["--size", "128MiB"]);
+    eprintln!("{sentence}");
+    assert!(sentence.contains("128 MiB (134217728 bytes) of named shared memory are needed"), "{sentence}");
+    assert!(sentence.contains("64 MiB (67108864 bytes) are available in /dev/shm"), "{sentence}");
+
+    command.args(["rmmt", "--shm-name", &name]);
+    let daemon = Daemon::start_as(command, "48MiB");
+    let ((one, _inbox), (_two, mut received)) = (daemon.member("one"), daemon.member("two"));
+    let dev_shm = PathBuf::from(format!("/proc/{}/root/dev/shm", daemon.child.id()));
+    assert!(dev_shm.join(&name[1..]).exists() && !Path::new("/dev/shm").join(&name[1..]).exists());
+    let filler = std::fs::File::create(dev_shm.join("filler")).unwrap();
+    let error = std::io::copy(&mut std::io::repeat(1), &mut { filler }).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::StorageFull, "{error}");
+    let way = one.sender("two").unwrap();
+    let mut held = Vec::new();
+    while let Ok(mut block) = one.alloc(1 << 20) {
+        block.fill(held.len() as u8);
+        way.send(block.freeze()).unwrap();
+        held.push(received.recv(Some(WATCHDOG)).unwrap().unwrap());
+    }
+    assert!(held.len() >= 40, "nearly every page of the pool was written: {}", held.len());
+    for (serial, delivery) in held.iter().enumerate() {
+        assert!(delivery.block.iter().all(|byte| *byte == serial as u8));
+    }
+    drop((held, one, way, received));
+    let log = daemon.end();
+    assert!(log.contains("could truncate it"), "the price of a name is said: {log}");
 }
 
 /// Not a test: the process that attacks.

@@ -6,6 +6,7 @@
 //!     ▲              only what is missing            each file checked by SHA-256, kept in the cache
 //!   demo ──▶ build `aits` ──▶ aits up CLIP --loop on the loopback address
 //!   test ──▶ format, lints, unit and integration tests, loom, kills, whole system, page in Chromium
+//!   fuzz ──▶ each target of fuzz/ for a while, beginning with the committed corpus
 //!   measure ──▶ the demo for a minute, read from outside ──▶ the table of the README
 //! ```
 //!
@@ -21,6 +22,7 @@ mod demo;
 mod error;
 mod fetch;
 mod measure;
+mod nightly;
 mod packages;
 mod run;
 mod setup;
@@ -56,6 +58,8 @@ enum Command {
     Test(test::Test),
     /// Run the demo and measure it from outside: faults, copies, CPU, latency, blocks in use.
     Measure(measure::Measure),
+    /// Fuzz with coverage and AddressSanitizer (needs a nightly toolchain and cargo-fuzz).
+    Fuzz(nightly::Fuzz),
     /// Build and run `baton bench memory`: the pool against its rivals.
     Bench(bench::Bench),
 }
@@ -66,6 +70,7 @@ fn main() -> ExitCode {
         Command::Demo(demo) => demo.run(),
         Command::Test(test) => test.run(),
         Command::Measure(measure) => measure.run(),
+        Command::Fuzz(fuzz) => fuzz.run(),
         Command::Bench(bench) => bench.run(),
     };
     match result {

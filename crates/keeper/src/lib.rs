@@ -56,5 +56,5 @@ mod systemd;
 mod ward;
 
 pub use keep::{Begin, KeepError, Kept, Limits, RETIRED, keep};
-pub use message::{KEY_LEN_MAX, NOTE_LEN_MAX};
+pub use message::{KEY_LEN_MAX, Message, NOTE_LEN_MAX, TooLong};
 pub use ward::{Deposit, Heard, Ward, WardError};

@@ -24,17 +24,28 @@ pub(crate) const PACKET_LEN_MAX: usize = 2 + KEY_LEN_MAX + NOTE_LEN_MAX;
 
 /// A parsed packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Message {
+pub enum Message {
     /// Hold this descriptor under this key, instead of what was there.
-    Deposit { key: String, note: Vec<u8> },
+    Deposit {
+        /// What it is called.
+        key: String,
+        /// What the next child must know about it.
+        note: Vec<u8>,
+    },
     /// Close what is held under this key.
-    Withdraw { key: String },
+    Withdraw {
+        /// As deposited.
+        key: String,
+    },
     /// The child serves.
     Ready,
     /// That was all.
     End,
     /// The child ends on purpose.
-    Leaving { code: u8 },
+    Leaving {
+        /// Its exit code.
+        code: u8,
+    },
     /// Another keeper holds everything.
     Dismissed,
     /// The child's loop turns.
@@ -44,16 +55,23 @@ pub(crate) enum Message {
     /// Make room for the next daemon.
     Retire,
     /// What came under this key is not held.
-    Refused { key: String },
+    Refused {
+        /// As deposited.
+        key: String,
+    },
 }
 
 /// Key or note out of bounds.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a deposit has a key of 1 to {KEY_LEN_MAX} bytes and a note of at most {NOTE_LEN_MAX}")]
-pub(crate) struct TooLong;
+pub struct TooLong;
 
 impl Message {
-    pub(crate) fn encode(&self) -> Result<Vec<u8>, TooLong> {
+    /// One packet.
+    ///
+    /// # Errors
+    /// [`TooLong`].
+    pub fn encode(&self) -> Result<Vec<u8>, TooLong> {
         let (tag, key, note): (u8, &str, &[u8]) = match self {
             Self::Deposit { key, note } => (1, key, note),
             Self::Withdraw { key } => (2, key, &[]),
@@ -77,7 +95,8 @@ impl Message {
     }
 
     /// `None` for anything that [`Message::encode`] does not write.
-    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
         let (&[tag, key_len], rest) = bytes.split_first_chunk()?;
         if tag == 5 && rest.is_empty() {
             return Some(Self::Leaving { code: key_len });

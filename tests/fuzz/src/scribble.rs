@@ -3,16 +3,23 @@
 //!
 //! ```text
 //!   op 0..=5  write: kind, place, value     op 6.. : alloc, send, newest, receive, drop, reap, audit, admit, retire …
+//!      │
+//!      └─ an input whose first byte is odd: the same writes, over and over, by a thread beside the operations
 //! ```
-//! An endless loop shows as the fuzzer's time-out, in the bounded run as a watchdog's.
+//! Every operation of the pool must end by itself within [`PATIENCE`], however busy the machine: an endless loop is said
+//! to be one. (Memory is bounded by the fuzzer, steps by the script.)
 
 use std::cell::RefCell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::time::{Duration, Instant};
 
 use baton_pool::{Admission, Channel, EndpointId, EndpointKind, EndpointRef, Pool, PoolConfig};
 use baton_shm::{Access, Mapping, SharedSlice};
 use rustix::event::{EventfdFlags, eventfd};
+
+/// For one input of at most 96 operations, each of them microseconds long.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 struct Stage {
     pool: Pool,
@@ -65,10 +72,59 @@ impl Script<'_> {
 }
 
 pub fn run(data: &[u8]) {
+    let Some((mode, data)) = data.split_first() else { return };
     STAGE.with_borrow(|stage| {
         stage.restore();
-        let _ = play(stage, &mut Script(data));
+        let begin = Instant::now();
+        if mode % 2 == 0 {
+            let _ = play(stage, &mut Script(data));
+        } else {
+            play_under_fire(stage, data);
+        }
+        assert!(begin.elapsed() < PATIENCE, "it came back, but after {:?}", begin.elapsed());
     });
+}
+
+/// Who is there beside the operations: writes what the input says, and takes it back, until they are done. Daemon and
+/// members run into half of a change, at another place each time.
+fn play_under_fire(stage: &Stage, data: &[u8]) {
+    let writes: Vec<(usize, u64)> = data
+        .windows(5)
+        .map(|w| {
+            let at = usize::from(u16::from_be_bytes([w[0], w[1]])) % stage.words.len();
+            (at, value(stage, w[2] % 6, at, u64::from(w[3]) << (w[4] % 64)))
+        })
+        .collect();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(SeqCst) && !writes.is_empty() {
+                for (at, value) in &writes {
+                    stage.words[*at].store(*value, SeqCst);
+                }
+                for (at, _) in &writes {
+                    stage.words[*at].store(stage.fresh[*at], SeqCst);
+                }
+            }
+        });
+        let played =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| play(stage, &mut Script(data))));
+        done.store(true, SeqCst);
+        if let Err(panic) = played {
+            std::panic::resume_unwind(panic);
+        }
+    });
+}
+
+/// What is written: `kind` of nonsense at a place.
+fn value(stage: &Stage, kind: u8, at: usize, number: u64) -> u64 {
+    match kind {
+        0 => 0,
+        1 => u64::MAX,
+        2 | 3 => number,
+        4 => stage.fresh[at],
+        _ => stage.words[at].load(SeqCst) ^ 1 << (number % 64),
+    }
 }
 
 fn endpoint(script: &mut Script<'_>) -> Option<EndpointRef> {
@@ -78,7 +134,7 @@ fn endpoint(script: &mut Script<'_>) -> Option<EndpointRef> {
 }
 
 fn play(stage: &Stage, script: &mut Script<'_>) -> Option<()> {
-    let Stage { pool, words, fresh } = stage;
+    let Stage { pool, words, .. } = stage;
     let who = Admission {
         pid: 1,
         start_time: 1,
@@ -99,15 +155,12 @@ fn play(stage: &Stage, script: &mut Script<'_>) -> Option<()> {
         match script.byte()? % 16 {
             kind @ 0..=5 => {
                 let at = script.number(2)? as usize % words.len();
-                let value = match kind {
-                    0 => 0,
-                    1 => u64::MAX,
+                let number = match kind {
                     2 => script.number(8)?,
-                    3 => script.number(1)?,
-                    4 => fresh[at],
-                    _ => words[at].load(SeqCst) ^ 1 << (script.byte()? % 64),
+                    3 | 5 => script.number(1)?,
+                    _ => 0,
                 };
-                words[at].store(value, SeqCst);
+                words[at].store(value(stage, kind, at, number), SeqCst);
             }
             6 | 7 => {
                 blocks.extend(member.alloc(script.number(2)? as usize % 9000).map(|block| block.freeze()))
@@ -151,5 +204,6 @@ pub fn seeds() -> Vec<Vec<u8>> {
         };
         (0..8).flat_map(|i| [&write(i)[..if kind == 2 { 11 } else { 4 }], &calm[..6]].concat()).collect()
     };
-    vec![calm.clone(), writes(0, 64), writes(1, 100), writes(2, 333), writes(5, 17), writes(3, 8)]
+    let scripts = [calm.clone(), writes(0, 64), writes(1, 100), writes(2, 333), writes(5, 17), writes(3, 8)];
+    [0, 1].iter().flat_map(|mode| scripts.iter().map(|script| [&[*mode], &script[..]].concat())).collect()
 }
