@@ -61,6 +61,11 @@ impl Policy {
         ))
     }
 
+    /// Whether anybody has a quota.
+    pub(crate) fn has_quotas(&self) -> bool {
+        self.rules.iter().any(|rule| rule.grant.quota != 0)
+    }
+
     fn grant(&self, uid: u32, gid: u32) -> Option<Grant> {
         let fits = |rule: &&Rule| {
             rule.uid.is_none_or(|wanted| wanted == uid) && rule.gid.is_none_or(|wanted| wanted == gid)

@@ -17,6 +17,11 @@ pub struct Args {
     #[arg(long)]
     pub allow_remote: bool,
 
+    /// Serve numbers for Prometheus at /metrics, and /healthz and /readyz, over HTTP. An address of this machine alone,
+    /// unless --allow-remote; port 0 takes a free one, which the log names.
+    #[arg(long, value_name = "ip://HOST:PORT")]
+    pub metrics: Option<String>,
+
     /// Settings from a TOML file; what is given here as well counts more. Its tables `[[admit]]` say who may attach.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -81,6 +86,7 @@ impl Args {
         Self {
             listen: vec![uri.into()],
             allow_remote: false,
+            metrics: None,
             config: None,
             check_config: false,
             size: None,

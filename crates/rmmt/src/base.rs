@@ -14,7 +14,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use baton_address::{BindError, Listener};
+use baton_address::BindError;
 use baton_keeper::{Deposit, WardError};
 use baton_killpoint::step;
 use baton_pool::{Pool, PoolConfig, PoolFds};
@@ -24,7 +24,7 @@ use crate::Args;
 use crate::chest::Chest;
 use crate::watch::monotonic_now;
 pub(crate) use files::Files;
-pub(crate) use listeners::Places;
+pub(crate) use listeners::{Listeners, Places};
 pub(crate) use shm::Shm;
 
 /// Everything the daemon serves from.
@@ -33,7 +33,7 @@ pub(crate) struct Base {
     pub(crate) fds: PoolFds,
     /// The payload, opened again without the right to write.
     pub(crate) payload_read_only: OwnedFd,
-    pub(crate) listeners: Vec<Listener>,
+    pub(crate) listeners: Listeners,
     pub(crate) files: Files,
     /// The pool's name, if it has one.
     pub(crate) shm: Option<Shm>,
@@ -48,6 +48,8 @@ pub(crate) struct Base {
 pub(crate) enum BaseError {
     #[error("--listen {given}: {reason}")]
     Address { given: String, reason: String },
+    #[error("--metrics {given}: {reason}")]
+    Metrics { given: String, reason: String },
     #[error("another memory daemon runs at {0}; stop it, or choose another path with --listen")]
     Locked(PathBuf),
     #[error("cannot lock {path}: {source}")]
@@ -73,7 +75,12 @@ impl BaseError {
     pub(crate) fn is_config(&self) -> bool {
         matches!(
             self,
-            Self::Address { .. } | Self::Create(_) | Self::Name(_) | Self::Bind(_) | Self::Lock { .. }
+            Self::Address { .. }
+                | Self::Metrics { .. }
+                | Self::Create(_)
+                | Self::Name(_)
+                | Self::Bind(_)
+                | Self::Lock { .. }
         )
     }
 }
@@ -81,6 +88,8 @@ impl BaseError {
 pub(crate) const LOCK: &str = "lock";
 pub(crate) const METADATA: &str = "metadata";
 pub(crate) const PAYLOAD: &str = "payload";
+/// The socket of `--metrics`; the note as below.
+pub(crate) const METRICS: &str = "metrics";
 /// Followed by the listener's number; the note is the address as it was given.
 pub(crate) const LISTENER: &str = "listener/";
 
@@ -98,7 +107,7 @@ impl Base {
         };
         let (lock, metadata, payload) = (take(LOCK), take(METADATA), take(PAYLOAD));
         let name = take(shm::NAME);
-        let held = deposits.extract_if(.., |d| d.key.starts_with(LISTENER)).collect();
+        let held = deposits.extract_if(.., |d| d.key == METRICS || d.key.starts_with(LISTENER)).collect();
 
         let files = Files::lock(&places, lock.map(|d| d.fd), chest)?;
         let memory = memory(args, chest, metadata.zip(payload), name);

@@ -76,6 +76,11 @@ impl Classic {
         })
     }
 
+    /// How many connections there are.
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.get()
+    }
+
     fn greeting(&self) -> Result<&ServerHello, EnterError> {
         let too_large = u32::try_from(self.kib).is_err();
         self.greeting.as_ref().ok_or(if too_large {

@@ -5,6 +5,7 @@
 //! size = "1GiB"
 //! max_block = "16MiB"
 //! shm_name = "/aits"
+//! metrics = "ip://127.0.0.1:9464"
 //! quota = "256MiB"            # for whom no rule below names another one
 //!
 //! [[admit]]                   # the first rule that fits counts; nobody else may attach but our own user and root
@@ -42,6 +43,7 @@ struct File {
     size: Option<Size>,
     max_block: Option<Size>,
     shm_name: Option<String>,
+    metrics: Option<String>,
     members_max: Option<u16>,
     inbox_len: Option<u32>,
     quota: Option<Size>,
@@ -90,6 +92,7 @@ pub(crate) fn settle(args: &Args) -> Result<(Args, Vec<Rule>), ConfigError> {
     args.size = args.size.or(size(file.size));
     args.max_block = args.max_block.or(size(file.max_block));
     args.shm_name = args.shm_name.or(file.shm_name);
+    args.metrics = args.metrics.or(file.metrics);
     args.members_max = args.members_max.or(file.members_max);
     args.inbox_len = args.inbox_len.or(file.inbox_len);
     let grant = |writes, own: Option<Size>| Grant { writes, quota: size(own).unwrap_or(quota) };

@@ -178,8 +178,13 @@ async fn serve(
     let mut int = signal(SignalKind::interrupt()).map_err(Failed::Runtime)?;
     let base = Base::lay(args, &mut chest, &mut deposits)?;
     let Base { pool, fds, payload_read_only, listeners, files, shm, lives, id: pool_id } = base;
-    let listeners: Vec<_> =
-        listeners.into_iter().map(AsyncListener::new).collect::<io::Result<_>>().map_err(Failed::Runtime)?;
+    let metrics = listeners.metrics.map(AsyncListener::new).transpose().map_err(Failed::Runtime)?;
+    let listeners: Vec<_> = listeners
+        .clients
+        .into_iter()
+        .map(AsyncListener::new)
+        .collect::<io::Result<_>>()
+        .map_err(Failed::Runtime)?;
 
     let bytes = pool.usage().total_bytes;
     let registry = Rc::new(RefCell::new(Registry::new(pool, chest)));
@@ -197,10 +202,14 @@ async fn serve(
     let places: Vec<_> = listeners.iter().map(|listener| listener.local().to_string()).collect();
     tracing::info!("rmmt: {} MiB ready at {}", bytes >> 20, places.join(" and "));
 
+    if let Some(listener) = metrics {
+        spawn_local(crate::metrics::serve(Rc::clone(&house), listener));
+    }
     tokio::select! {
         () = accept_all(&house, listeners) => {}
         () = sweep_leavers(&house) => {}
         () = signs_of_life(&house) => {}
+        () = crate::quota::watch(&house) => {}
         () = supervisor_ends() => tracing::info!("rmmt: the supervisor has ended"),
         () = house.keeping.look_after(&house.registry) => {
             tracing::info!("rmmt: making room for the next daemon");

@@ -38,6 +38,8 @@ mod daemon;
 mod door;
 mod follow;
 mod keeping;
+mod metrics;
+mod quota;
 mod registry;
 mod report;
 mod role;

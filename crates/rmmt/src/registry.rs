@@ -26,6 +26,7 @@ use baton_keeper::Deposit;
 use baton_killpoint::step;
 use baton_pool::{Admission, AdmitError, BlockId, EndpointId, EndpointKind, EndpointRef, Pool};
 use baton_wire::attach::{Access, Attach, ErrorCode, Failure, Name};
+use prometheus_client::metrics::histogram::Histogram;
 use rustix::event::EventfdFlags;
 use serde::{Deserialize, Serialize};
 use tokio::task::AbortHandle;
@@ -33,6 +34,10 @@ use tokio::task::AbortHandle;
 use crate::admission::Grant;
 use crate::chest::Chest;
 use crate::watch::{Process, ProcessError, monotonic_now};
+
+/// Limits of the classes in which reaps are counted: a small pool takes microseconds, one with millions of blocks
+/// milliseconds.
+const REAP_SECONDS: [f64; 9] = [5e-5, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 5e-2, 0.2];
 
 /// What the kernel says about a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,6 +120,8 @@ pub(crate) struct Registry {
     lent: Vec<(EndpointRef, BlockId)>,
     /// Processes that died as members, since this daemon was started.
     deaths: Cell<u64>,
+    /// How long it took to take back what somebody held.
+    pub(crate) reaps: Histogram,
 }
 
 /// The registry as sessions and watchers share it: one thread, so a `RefCell` does.
@@ -129,7 +136,8 @@ pub(crate) struct Admitted {
 impl Registry {
     pub(crate) fn new(pool: Pool, chest: Chest) -> Self {
         let (entries, lent) = (BTreeMap::new(), Vec::new());
-        Self { pool, chest, entries, own: None, lent, deaths: Cell::new(0) }
+        let reaps = Histogram::new(REAP_SECONDS);
+        Self { pool, chest, entries, own: None, lent, deaths: Cell::new(0), reaps }
     }
 
     /// Duplicates of everything that a keeper holds.

@@ -1,6 +1,7 @@
 //! Hang-up, bye, death: how endpoints end.
 
 use std::os::fd::AsFd;
+use std::time::Instant;
 
 use baton_killpoint::step;
 use baton_pool::{BlockId, EndpointRef};
@@ -100,9 +101,14 @@ impl Registry {
 
     pub(super) fn take_back(&self, endpoint: EndpointRef, pid: u32, name: &str, cause: Cause) {
         self.deaths.set(self.deaths.get() + u64::from(cause == Cause::Died));
+        let begin = Instant::now();
         match self.pool.reap(endpoint) {
             Ok(reaped) => {
                 step!(ReapTakenBack);
+                // First those who wait for what is free now, then the books.
+                self.wake(&reaped.wake);
+                step!(ReapWoken);
+                self.reaps.observe(begin.elapsed().as_secs_f64());
                 let word = match cause {
                     Cause::Died => "reaped",
                     Cause::Left => "left",
@@ -115,8 +121,6 @@ impl Registry {
                     "rmmt: {word} pid={pid} name={name} endpoint={} blocks=[{blocks}] ({count})",
                     endpoint.id
                 );
-                self.wake(&reaped.wake);
-                step!(ReapWoken);
             }
             Err(error) => {
                 tracing::error!("rmmt: endpoint={} of pid={pid} cannot be reaped: {error}", endpoint.id)

@@ -42,6 +42,9 @@ fn role() {
             if let Some(name) = options.strip_prefix("named ") {
                 args.shm_name = Some(name.into());
             }
+            if options == "metrics" {
+                args.metrics = Some("ip://127.0.0.1:0".into());
+            }
             if options == "ip" {
                 args.listen.push("ip://127.0.0.1:0".into());
             }
