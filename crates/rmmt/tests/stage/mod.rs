@@ -263,7 +263,8 @@ impl Drop for Daemon {
         if let Ok(None) = self.keeper.try_wait() {
             kill(self.keeper.id(), Signal::TERM);
             let _ = self.keeper.wait();
-        } else if let Ok(mut observer) = Observer::connect(&self.uri(), Duration::from_secs(5))
+        } else if self.socket().exists() // gone at a clean end, and then nobody is waited for
+            && let Ok(mut observer) = Observer::connect(&self.uri(), Duration::from_secs(5))
             && let Ok(pool) = observer.pool()
         {
             kill(pool.daemon_pid, Signal::TERM);
