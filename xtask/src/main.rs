@@ -60,6 +60,8 @@ enum Command {
     Measure(measure::Measure),
     /// Fuzz with coverage and AddressSanitizer (needs a nightly toolchain and cargo-fuzz).
     Fuzz(nightly::Fuzz),
+    /// Run the pool's handles and words under Miri (needs a nightly toolchain with miri and rust-src).
+    Miri,
     /// Build and run `baton bench memory`: the pool against its rivals.
     Bench(bench::Bench),
 }
@@ -71,6 +73,7 @@ fn main() -> ExitCode {
         Command::Test(test) => test.run(),
         Command::Measure(measure) => measure.run(),
         Command::Fuzz(fuzz) => fuzz.run(),
+        Command::Miri => nightly::miri(),
         Command::Bench(bench) => bench.run(),
     };
     match result {

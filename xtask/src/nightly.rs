@@ -82,3 +82,11 @@ impl Fuzz {
         Ok(())
     }
 }
+
+/// The tests that are small enough for the interpreter. It may read the clock and make files (isolation is off).
+pub fn miri() -> Result<(), Error> {
+    let mut miri = nightly("rustup toolchain install nightly --component miri,rust-src")?;
+    miri.current_dir(root()).args(["miri", "test", "--package", "baton-pool", "--test", "interpreted"]);
+    miri.env("CARGO_TARGET_DIR", target_dir("miri")).env("MIRIFLAGS", "-Zmiri-disable-isolation");
+    show(&mut miri)
+}

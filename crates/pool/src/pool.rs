@@ -9,7 +9,6 @@ use crate::region::{DOOR_WORDS, POOL_DOOR_WORDS, Place, Region, STATE_LIVE};
 use crate::slot::Slot;
 use crate::sync::{AtomicU64, Ordering};
 use baton_shm::{Access, Mapping, OutOfRange};
-use rustix::fs::OFlags;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
@@ -204,8 +203,7 @@ impl Pool {
         if !portable_atomic::AtomicU128::is_lock_free() {
             return Err(OpenError::NoWideCompareAndSwap);
         }
-        let found = rustix::fs::fstat(&metadata).map_err(std::io::Error::from)?.st_size;
-        let found = u64::try_from(found).unwrap_or(0);
+        let found = baton_shm::size(&metadata)?;
         baton_shm::validate(&metadata, found)
             .map_err(|source| OpenError::Memory { what: "metadata", source })?;
         let len = usize::try_from(found).map_err(|_| GeometryError::Header)?;
@@ -233,9 +231,7 @@ impl Pool {
             baton_shm::validate(&payload, geometry.payload_bytes())
                 .map_err(|source| OpenError::Memory { what: "payload", source })?;
         }
-        let flags = rustix::fs::fcntl_getfl(&payload).map_err(std::io::Error::from)?;
-        let access =
-            if flags & OFlags::RWMODE == OFlags::RDWR { Access::ReadWrite } else { Access::ReadOnly };
+        let access = if baton_shm::is_writable(&payload)? { Access::ReadWrite } else { Access::ReadOnly };
         let payload_len = usize::try_from(geometry.payload_bytes()).map_err(|_| GeometryError::Header)?;
         let payload = Mapping::new(&payload, payload_len, access)?;
         let region = Region::map(&mapping, geometry)?;

@@ -19,15 +19,18 @@
 //! * The process dies: the kernel unmaps and closes; the pages go when the last descriptor and mapping go.
 //! * `fork` without `exec`: the mapping is not inherited (`MADV_DONTFORK`), so that a child cannot act as its parent.
 //!
-//! Unsafe code lives in `mapping.rs` only.
+//! Unsafe code lives in `mapping.rs` only, and in `interpreted.rs`, which replaces the kernel under Miri.
 #![deny(unsafe_code)]
+#![cfg_attr(miri, allow(unreachable_code, unused_variables))]
 
 mod host;
+#[cfg(miri)]
+mod interpreted;
 mod mapping;
 mod memfd;
 mod named;
 
 pub use host::{HostError, HostMemory, LimitedBy};
 pub use mapping::{Access, MapError, Mapping, OutOfRange, Shared, SharedSlice};
-pub use memfd::{CreateError, ValidateError, create_sealed, reopen_read_only, validate};
+pub use memfd::{CreateError, ValidateError, create_sealed, is_writable, reopen_read_only, size, validate};
 pub use named::{Named, NamedError, create_named, remove_named};

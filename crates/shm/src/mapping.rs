@@ -83,6 +83,10 @@ impl Mapping {
         if isize::try_from(len).is_err() {
             return Err(error(rustix::io::Errno::NOMEM)); // no Rust object may be larger
         }
+        #[cfg(miri)]
+        return crate::interpreted::map(&fd, len)
+            .map(|base| Mapping { base, len, access })
+            .map_err(|source| MapError { len, access, source });
         // SAFETY: a new mapping at an address of the kernel's choice (no MAP_FIXED) replaces nothing that exists.
         let base =
             unsafe { rustix::mm::mmap(std::ptr::null_mut(), len, protection, MapFlags::SHARED, fd, 0) }
@@ -184,7 +188,7 @@ impl Mapping {
             Access::ReadOnly => Advice::LinuxPopulateRead,
             Access::ReadWrite => Advice::LinuxPopulateWrite,
         };
-        if start >= end {
+        if start >= end || cfg!(miri) {
             return Ok(());
         }
         loop {
@@ -199,6 +203,9 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
+        if cfg!(miri) {
+            return; // see `interpreted`
+        }
         // SAFETY: base and len are what mmap returned and nothing else unmaps it; whoever got a pointer without
         // keeping the mapping alive was told that it ends here. An error is impossible for a valid range.
         let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.len) };

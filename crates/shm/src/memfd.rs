@@ -89,6 +89,8 @@ pub(crate) fn kernel(call: &'static str) -> impl Fn(Errno) -> CreateError {
 /// # Errors
 /// [`CreateError`]; nothing is left reserved then.
 pub fn create_sealed(name: &str, len: u64) -> Result<OwnedFd, CreateError> {
+    #[cfg(miri)]
+    return crate::interpreted::create(len);
     let needed = check(len)?;
     let fd = memfd(name)?;
     rustix::fs::fchmod(&fd, Mode::RUSR | Mode::WUSR).map_err(kernel("fchmod"))?;
@@ -212,6 +214,8 @@ pub enum ValidateError {
 /// # Errors
 /// [`ValidateError`] says what is wrong.
 pub fn validate(fd: impl AsFd, expected: u64) -> Result<(), ValidateError> {
+    #[cfg(miri)]
+    return crate::interpreted::validate(fd, expected);
     let seals = rustix::fs::fcntl_get_seals(&fd).map_err(|e| ValidateError::NoMemfd(e.into()))?;
     if !seals.contains(SIZE_IS_FIXED) {
         return Err(ValidateError::NotSealed);
@@ -229,6 +233,25 @@ pub fn validate(fd: impl AsFd, expected: u64) -> Result<(), ValidateError> {
         return Err(ValidateError::NotReserved { reserved, size: found });
     }
     Ok(())
+}
+
+/// How large the memory behind a descriptor is, in bytes.
+///
+/// # Errors
+/// The kernel's error.
+pub fn size(fd: impl AsFd) -> std::io::Result<u64> {
+    #[cfg(miri)]
+    return crate::interpreted::size(fd);
+    Ok(u64::try_from(rustix::fs::fstat(fd)?.st_size).unwrap_or(0))
+}
+
+/// Whether a descriptor allows a writable mapping.
+///
+/// # Errors
+/// The kernel's error.
+pub fn is_writable(fd: impl AsFd) -> std::io::Result<bool> {
+    let flags = if cfg!(miri) { OFlags::RDWR } else { rustix::fs::fcntl_getfl(fd)? };
+    Ok(flags & OFlags::RWMODE == OFlags::RDWR)
 }
 
 #[cfg(test)]
