@@ -68,6 +68,7 @@ impl Inner {
         {
             return false;
         }
+        self.member.give_spares_back(); // an extent with one spare block in it holds something
         let request = Request::MakeRoom { bytes: len as u64 };
         matches!(self.control.ask_aside(&request), Some(Answer::MadeRoom { made: true }))
     }

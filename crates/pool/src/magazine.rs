@@ -101,6 +101,11 @@ impl Magazine {
         self.shelf.wait_with(|shelf| shelf.iter().flat_map(|spare| &spare.blocks).map(Hold::block).collect())
     }
 
+    /// Takes everything out.
+    pub fn empty(&self) -> Vec<Hold> {
+        self.shelf.wait_with(|shelf| shelf.iter_mut().flat_map(|spare| spare.blocks.drain(..)).collect())
+    }
+
     /// Takes everything out, for good.
     pub fn close(&self) -> Vec<Hold> {
         let shelf = self.shelf.wait_with(std::mem::take);

@@ -137,6 +137,15 @@ impl Member {
         self.inner.magazine.blocks()
     }
 
+    /// Gives the spare blocks back to the pool. They pin extents of their sizes: for who is about to ask the daemon for
+    /// room. Returns how many there were.
+    pub fn give_spares_back(&self) -> usize {
+        let spares = self.inner.magazine.empty();
+        let count = spares.len();
+        spares.into_iter().for_each(Hold::release);
+        count
+    }
+
     /// A block of `len` bytes, held by this endpoint alone. Never blocks.
     ///
     /// # Errors

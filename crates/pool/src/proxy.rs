@@ -116,7 +116,29 @@ impl Proxy {
         self.me
     }
 
-    /// A block of at least `len` bytes, held by the endpoint alone.
+    /// Whether the endpoint may allocate `len` bytes more while it holds `held`: what it holds is known best to who speaks
+    /// for it, and lends to it.
+    ///
+    /// # Errors
+    /// [`AllocError::Quota`].
+    pub fn may_alloc(&self, len: usize, held: u64) -> Result<(), AllocError> {
+        let quota =
+            self.shared.region.endpoint(self.me.id).map_or(0, |e| e.quota_bytes().load(Ordering::Relaxed));
+        let more = Class::for_len(len).map_or(u64::MAX, |class| class.size() as u64);
+        if quota == 0 || held.checked_add(more).is_some_and(|sum| sum <= quota) {
+            return Ok(());
+        }
+        Err(AllocError::Quota { len, held, quota })
+    }
+
+    /// Whether the endpoint has a limit at all.
+    #[must_use]
+    pub fn has_quota(&self) -> bool {
+        let record = self.shared.region.endpoint(self.me.id);
+        record.is_some_and(|record| record.quota_bytes().load(Ordering::Relaxed) != 0)
+    }
+
+    /// A block of at least `len` bytes, held by the endpoint alone. Its quota is asked for with [`Proxy::may_alloc`].
     ///
     /// # Errors
     /// [`AllocError`]; after `Exhausted` try [`Pool::make_room`] once.

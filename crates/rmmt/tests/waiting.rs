@@ -152,6 +152,31 @@ fn a_size_that_found_none_gets_the_empty_extents_of_others() {
 }
 
 #[test]
+fn spare_blocks_of_the_asker_pin_nothing() {
+    let fresh = {
+        let daemon = Daemon::start();
+        let (client, _inbox) = daemon.member(ConnectOptions::new("one.size"));
+        let all: Vec<_> = std::iter::from_fn(|| client.alloc(MIB).ok()).take(100).collect();
+        all.len()
+    };
+    let daemon = Daemon::start();
+    let (client, _inbox) = daemon.member(ConnectOptions::new("many.sizes"));
+    // A few small ones of every size, so that many extents have something in them.
+    for shift in 6..16 {
+        for size in [4, 5, 6, 7] {
+            let small: Vec<_> = (0..3).filter_map(|_| client.alloc((size << shift) / 4).ok()).collect();
+            drop(small);
+        }
+    }
+    assert!(!client.spare_blocks().is_empty());
+    let room = |_| client.alloc_wait(MIB, WATCHDOG).expect("the asker's own spare blocks are in the way");
+    let large: Vec<_> = (0..fresh).map(room).collect();
+    assert_eq!(large.len(), fresh);
+    drop(large);
+    daemon.assert_balanced();
+}
+
+#[test]
 fn a_sleeper_wakes_when_its_inbox_is_closed() {
     let mut daemon = Daemon::start();
     let (_a, mut one) = daemon.member(ConnectOptions::new("thread").inbox("thread.in"));

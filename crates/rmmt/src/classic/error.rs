@@ -41,6 +41,11 @@ pub(crate) enum AllocError {
     Align { align: u32 },
     #[error("this client is no member of the pool any more; connect again")]
     NotAdmitted,
+    #[error(
+        "{size} bytes asked, this client holds {held} of the {quota} bytes that it may; free blocks sooner, or raise its \
+         quota in rmmt's --config"
+    )]
+    Quota { size: u32, held: u64, quota: u64 },
 }
 
 /// Why nothing was given back.

@@ -63,6 +63,15 @@ impl Peer {
         self.proxy.offset(block).and_then(|offset| i64::try_from(offset).ok())
     }
 
+    /// What it has received counts, what is on its way to it too: both are lanes of its endpoint.
+    fn within_quota(&self, len: u32) -> Result<(), baton_pool::AllocError> {
+        if !self.proxy.has_quota() {
+            return Ok(()); // nothing to add up
+        }
+        let held = self.references.keys().filter_map(|block| self.proxy.capacity(*block)).sum();
+        self.proxy.may_alloc(len as usize, held)
+    }
+
     fn release(&self, block: BlockId) {
         if let Err(error) = self.proxy.release(block) {
             // The word does not say what was counted here: somebody scribbles over the metadata.
@@ -166,8 +175,10 @@ impl Ledger {
         }
         let at_least = if align > LINE { size.max(PAGE) } else { size };
         let peer = self.peers.get_mut(&pid).ok_or(AllocError::NotAdmitted)?;
-        let block = peer.proxy.alloc(at_least as usize).map_err(|error| match error {
+        let allocated = peer.within_quota(at_least).and_then(|()| peer.proxy.alloc(at_least as usize));
+        let block = allocated.map_err(|error| match error {
             baton_pool::AllocError::Exhausted { .. } => AllocError::NoMemory,
+            baton_pool::AllocError::Quota { held, quota, .. } => AllocError::Quota { size, held, quota },
             baton_pool::AllocError::TooLarge { largest, .. } => AllocError::TooLarge { size, max: largest },
             error => {
                 tracing::warn!("rmmt: classic pid={pid}: no block of {size} bytes: {error}");

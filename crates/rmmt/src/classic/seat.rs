@@ -46,7 +46,7 @@ impl Seat {
         let joined = house.classic.ledger.borrow_mut().join(pid);
         let endpoint = match joined {
             Some(joined) => joined?,
-            None => enter(house, pid, origin)?,
+            None => enter(house, pid, origin, peer.map_or(0, |peer| peer.grant.quota))?,
         };
         house.classic.connections.set(house.classic.connections.get() + 1);
         Ok(Self { house: Rc::clone(house), pid, endpoint })
@@ -73,7 +73,7 @@ impl Drop for Seat {
 }
 
 /// Admits the endpoint of a pid that was not here.
-fn enter(house: &House, pid: Pid, origin: Origin) -> Result<EndpointRef, EnterError> {
+fn enter(house: &House, pid: Pid, origin: Origin, quota_bytes: u64) -> Result<EndpointRef, EnterError> {
     let start_time = match origin {
         Origin::Kernel { .. } => start_time_of(pid.get()).unwrap_or(0),
         Origin::Claim => 0,
@@ -84,7 +84,7 @@ fn enter(house: &House, pid: Pid, origin: Origin) -> Result<EndpointRef, EnterEr
         name: "classic".to_owned(),
         inbox: None,
         kind: EndpointKind::Classic,
-        quota_bytes: 0,
+        quota_bytes,
     };
     let endpoint = house.registry.borrow().pool().admit(&admission)?;
     let entered = house.classic.ledger.borrow_mut().enter(pid, origin, endpoint);

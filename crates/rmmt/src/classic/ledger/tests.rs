@@ -26,6 +26,10 @@ fn pool() -> Pool {
 
 /// A client comes (again).
 fn come(ledger: &mut Ledger, n: i32) {
+    come_with(ledger, n, 0);
+}
+
+fn come_with(ledger: &mut Ledger, n: i32, quota_bytes: u64) {
     if ledger.join(pid(n)).is_some() {
         return;
     }
@@ -35,7 +39,7 @@ fn come(ledger: &mut Ledger, n: i32) {
         name: "classic".into(),
         inbox: None,
         kind: EndpointKind::Classic,
-        quota_bytes: 0,
+        quota_bytes,
     };
     let endpoint = ledger.pool.admit(&admission).unwrap();
     ledger.enter(pid(n), Origin::Claim, endpoint).unwrap();
@@ -270,4 +274,23 @@ fn numbers_of_an_earlier_daemon_mean_nothing() {
     let (mut first, mut second) = (Ledger::new(pool(), 0), Ledger::new(pool(), 1));
     assert_ne!(first.next_number(), second.next_number());
     assert!(Ledger::new(pool(), u32::MAX).next_number() > 0);
+}
+
+#[test]
+fn a_quota_bounds_what_a_client_allocates_on_top_of_what_it_holds() {
+    let mut ledger = Ledger::new(pool(), 0);
+    come_with(&mut ledger, 1, 4 * 1024);
+    come(&mut ledger, 2);
+    let nodes: Vec<i64> = (0..4).map(|_| ledger.alloc(pid(1), 1024, 0).unwrap()).collect();
+    let refused = AllocError::Quota { size: 1, held: 4096, quota: 4096 };
+    assert_eq!(ledger.alloc(pid(1), 1, 0), Err(refused));
+    (0..8).for_each(|_| drop(ledger.alloc(pid(2), 1024, 0).unwrap()));
+    ledger.free(pid(1), nodes[0]).unwrap();
+    // Also what a sender gives it counts, and is not refused.
+    let gift = ledger.alloc(pid(2), 2048, 0).unwrap();
+    send(&mut ledger, 2, &[gift], 1).unwrap();
+    assert_eq!(ledger.alloc(pid(1), 64, 0), Err(AllocError::Quota { size: 64, held: 5120, quota: 4096 }));
+    nodes[1..].iter().for_each(|node| ledger.free(pid(1), *node).unwrap());
+    ledger.alloc(pid(1), 2048, 0).unwrap();
+    assert!(matches!(ledger.alloc(pid(1), 64, 0), Err(AllocError::Quota { held: 4096, .. })));
 }
