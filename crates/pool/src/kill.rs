@@ -85,6 +85,8 @@ mod on {
             AfterRevoke,
             /// Slot names the new message, nothing committed.
             AfterReplace,
+            /// Inbox slot read, the block it names not looked at.
+            SlotRead,
             /// About to accept a message.
             BeforeAccept,
             /// Message accepted, slot not emptied.
@@ -155,6 +157,10 @@ mod on {
             WithdrawnForgets,
             /// A sender does not check the receiver's incarnation.
             NoIncarnationCheck,
+            /// A receiver accepts a message without looking whether the slot still stands.
+            NoSlotCheck,
+            /// A sender leaves a hint that the receiver is just withdrawing as it is.
+            NotGivenUp,
             /// An allocator gives up a block when its compare-and-swap fails.
             NoSecondLook,
             /// Nobody looks whether the extent changed hands while he stalled.

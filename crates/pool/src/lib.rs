@@ -30,6 +30,14 @@
 //! inbox, and reaps them when the kernel says that they died ([`Pool::reap`]). Members work without it:
 //! [`Pool::attach`], [`Member::alloc`], [`Member::send`], [`Receiver::try_recv`].
 //!
+//! # Order
+//! What one thread sends to one inbox is received in the order in which it was sent, and every delivery names its
+//! sender, whatever senders die, stall or are refused in between. Two exceptions:
+//! * *newest wins*: the new message takes the place of the one that was taken back, so it may overtake older ones;
+//! * a lane says that a block is for B, not by whose message. So when two senders (or two threads of one) send *the same
+//!   block* to *the same inbox* at the same time (or one died at it), it is received as often as it was sent, but which
+//!   delivery is whose, and its place among their other messages, is not promised.
+//!
 //! # What is trusted
 //! Nothing that is read from the metadata: every number is range-checked, every loop is bounded, a foreign or double
 //! free is refused by the word. A member that scribbles over the metadata can still break the pool for its peers (not

@@ -5,15 +5,21 @@
 //!        │ FULL(X, generation)
 //!        ▼
 //!   load X's word ─ other generation ─▶ stale: empty the slot, next
-//!        │        ─ has B·INBOX ─▶ CAS X: B·INBOX → B  ◀ commit ─▶ slot := EMPTY(lap+1), head+1 ─▶ deliver
+//!        │        ─ has B·INBOX, and the slot still stands
+//!        │             ─▶ CAS X: B·INBOX → B  ◀ commit ─▶ slot := EMPTY(lap+1), head+1 ─▶ deliver
 //!        ▼ not committed after some patience
 //!   skip:  CAS slot FULL → CANCEL (still naming X)
-//!          B·INBOX there after all → accept it;  else bump X, so that a late commit fails and looks at the slot again
+//!          B·INBOX there after all, and the slot not given up by its sender → accept it
+//!          else bump X, so that a late commit fails and looks at the slot again
 //!          slot := EMPTY(lap+1), head+1
 //! ```
 //! Killed anywhere: both forms of B's lanes are swept. Killed between CANCEL and the bump: the reaper bumps, since the
 //! slot still names X. The slot is emptied by compare-and-swap, because its sender may have replaced it by a newer
-//! message in the meantime; then head stays.
+//! message in the meantime, or given it up; then head stays.
+//!
+//! A lane says that *some* message with X is for B, not which: X can be in the inbox twice. The slot is looked at after
+//! the word because its sender may have given that hint up (X had no lane left), sent others, and then X after all,
+//! while the receiver stalled: whoever loads the word of that later commit sees that the slot was given up before.
 
 use crate::ids::{BlockId, EndpointId};
 use crate::kill::{kill_point, mutant};
@@ -109,12 +115,17 @@ impl Region {
     fn accept(&self, head: &mut Head, place: Place, slot: Slot) -> Found {
         let cell = self.word(place);
         let mut looks = 0;
+        kill_point!(SlotRead);
         for _ in 0..TRIES {
             let word = Word::load(cell);
             if word.generation() != slot.generation() {
                 return Found::Stale; // that sender lost the block, it cannot commit any more
             }
+            let still = || Slot::from_bits(self.slot(head.me, head.position).load(Ordering::Acquire)) == slot;
             if let Some(i) = word.find(Lane::inbox(head.me)) {
+                if !still() && !mutant!(NoSlotCheck) {
+                    return Found::Changed;
+                }
                 kill_point!(BeforeAccept);
                 let accepted = word.with(i, Lane::holder(head.me));
                 if Word::swap(cell, word, accepted).is_ok() {
@@ -124,7 +135,7 @@ impl Region {
                 }
                 continue;
             }
-            if Slot::from_bits(self.slot(head.me, head.position).load(Ordering::Acquire)) != slot {
+            if !still() {
                 return Found::Changed;
             }
             looks += 1;
@@ -165,6 +176,10 @@ impl Region {
             let word = Word::load(cell);
             if word.generation() != slot.generation() || mutant!(NoBumpAtSkip) {
                 break;
+            }
+            let found = Slot::from_bits(self.slot(head.me, head.position).load(Ordering::Acquire));
+            if found != withdrawn && !mutant!(NotGivenUp) {
+                break; // given up: its sender has nothing pending here
             }
             let (next, accepts) = match word.find(Lane::inbox(head.me)) {
                 Some(i) => (word.with(i, Lane::holder(head.me)), true),

@@ -342,7 +342,15 @@ impl Region {
     /// A pool of `blocks` (a power of two, at most 64) whose words start as `word`, three endpoints, inboxes of two.
     pub fn for_model(blocks: u32, word: crate::word::Word) -> Self {
         let cell = ExtentCell::Fixed(core::sync::atomic::AtomicU64::new(0));
-        let region = Self::model(Box::new([cell]), blocks, 64, word);
+        let region = Self::model(Box::new([cell]), blocks, 64, word, 1);
+        region.bind(0, Class::for_len(64).unwrap());
+        region
+    }
+
+    /// As `for_model`, with inboxes of four slots.
+    pub fn for_order(blocks: u32, word: crate::word::Word) -> Self {
+        let cell = ExtentCell::Fixed(core::sync::atomic::AtomicU64::new(0));
+        let region = Self::model(Box::new([cell]), blocks, 64, word, 2);
         region.bind(0, Class::for_len(64).unwrap());
         region
     }
@@ -350,7 +358,7 @@ impl Region {
     /// A fresh pool of several extents of a page each, whose words take part in the model.
     pub fn for_retirement(extents: u32, words_per_extent: u32) -> Self {
         let cells = (0..extents).map(|_| ExtentCell::Modelled(AtomicU64::new(0))).collect();
-        let region = Self::model(cells, words_per_extent, 4096 * extents as usize, crate::word::Word::ZERO);
+        let region = Self::model(cells, words_per_extent, 4096 * extents as usize, crate::word::Word::ZERO, 1);
         (0..extents).for_each(|number| region.hint_all(number));
         region
     }
@@ -362,15 +370,21 @@ impl Region {
         }
     }
 
-    fn model(cells: Box<[ExtentCell]>, words: u32, largest: usize, word: crate::word::Word) -> Self {
+    fn model(
+        cells: Box<[ExtentCell]>,
+        words: u32,
+        largest: usize,
+        word: crate::word::Word,
+        inbox_shift: u64,
+    ) -> Self {
         let extents = cells.len() as u64;
-        let header = [4096, extents, words.into(), 3, 1, Class::for_len(largest).unwrap().index() as u64];
+        let header = [4096, extents, words.into(), 3, inbox_shift, Class::for_len(largest).unwrap().index() as u64];
         let geometry = Geometry::from_header(header).unwrap();
         let zeros = |n: usize| Slice((0..n).map(|_| AtomicU64::new(0)).collect());
         let region = Region {
             extents: Slice(cells),
             endpoints: zeros(4 * ENDPOINT_WORDS),
-            slots: Slice((0..8).map(|_| AtomicU64::new(crate::slot::Slot::empty(0).bits())).collect()),
+            slots: Slice((0..4 << inbox_shift).map(|_| AtomicU64::new(crate::slot::Slot::empty(0).bits())).collect()),
             leaves: zeros(extents as usize),
             summaries: zeros(extents as usize),
             lengths: Slice(Box::new([])),

@@ -12,6 +12,10 @@
 //! Killed after 1–5: a hint without a commit; B skips it, X is still A's and is swept with it. After 6: B owns the
 //! message. Before 7: the reaper wakes all sleepers.
 //!
+//! A hint that its sender does not commit after all is *given up*: the slot says CANCEL, with another nonce than the
+//! receiver's own CANCEL has. Else a receiver that stalled at it could take a later message with the same block for
+//! this one, and so deliver it before what was sent in between.
+//!
 //! Why 4 → 5 → 6 is enough: whoever withdraws the hint bumps X afterwards. If 6 succeeds on the word loaded in 4, the
 //! bump came either before 4, and then 5 sees the withdrawn slot (acquire/release), or after 6, and then the bumper
 //! sees B·INBOX and accepts the message.
@@ -138,8 +142,14 @@ impl Region {
         Err(SendFailure::Full) // only a scribbled tail gets here
     }
 
-    fn withdraw(&self, to: EndpointRef, hint: &Hint) {
-        replace(self.slot(to.id, hint.position), hint.content, hint.content.cancelled());
+    /// Makes sure that no message is accepted for this hint any more: it is withdrawn, or (if the receiver is just doing
+    /// that) given up.
+    fn give_up(&self, to: EndpointRef, hint: &Hint) {
+        let cell = self.slot(to.id, hint.position);
+        let withdrawn = hint.content.cancelled();
+        if !replace(cell, hint.content, withdrawn.given_up()) && !mutant!(NotGivenUp) {
+            replace(cell, withdrawn, withdrawn.given_up());
+        }
     }
 
     fn commit(
@@ -152,7 +162,7 @@ impl Region {
         pass: Pass,
     ) -> Result<Commit, SendFailure> {
         let refuse = |failure| {
-            self.withdraw(to, hint);
+            self.give_up(to, hint);
             Err(failure)
         };
         let is_gone = || receiver.incarnation().load(Ordering::Acquire) != u64::from(to.incarnation);
@@ -176,6 +186,7 @@ impl Region {
                 return if found.state() == State::Closed || is_gone() {
                     Err(SendFailure::Gone)
                 } else {
+                    self.give_up(to, hint); // what is sent instead has a slot of its own
                     Ok(Commit::Withdrawn)
                 };
             }
@@ -193,7 +204,8 @@ impl Region {
     /// new one fits. Returns (wake?, how many were taken back and dropped).
     ///
     /// # Errors
-    /// [`SendFailure::Full`] if nothing in the inbox is the sender's own; otherwise as `send`.
+    /// [`SendFailure::Full`] if nothing in the inbox is the sender's own; otherwise as `send`. Nothing was taken back then,
+    /// unless another holder of the block took its last lane, or the receiver died, in the middle of this.
     pub fn send_newest(
         &self,
         me: EndpointId,
@@ -210,6 +222,14 @@ impl Region {
                 Err(SendFailure::Full) => {}
                 other => return other.map(|wake| (wake, dropped)),
             }
+            // What would be refused anyway must not cost an old message.
+            let word = Word::load(self.word(place));
+            if word.find(Lane::holder(me)).is_none() {
+                return Err(SendFailure::NotHolder);
+            }
+            if pass == Pass::Share && word.find(Lane::EMPTY).is_none() {
+                return Err(SendFailure::FanOut);
+            }
             let Some((old, hint)) = self.take_back_oldest(me, to, receiver) else {
                 // Nothing of ours; or the receiver has just taken it, and there is room now.
                 return self.send(me, block, to, pass).map(|wake| (wake, dropped));
@@ -223,6 +243,7 @@ impl Region {
                 let hint = Hint { position: hint.position, content };
                 self.commit(me, place, to, receiver, &hint, pass)
             } else {
+                self.give_up(to, &hint);
                 Ok(Commit::Withdrawn) // the receiver found it empty first: then there is room again
             };
             let _ = self.release(me, old); // the lane that was taken back; refused only if somebody scribbles

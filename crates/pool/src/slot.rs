@@ -7,7 +7,8 @@
 //!  └──────┴───────┴─────────┴─────────┴─────────┴────────┘
 //!   EMPTY(lap) ── sender claims ──▶ FULL(lap, A, generation, X) ── receiver takes it ──▶ EMPTY(lap+1)
 //!                                     │  └─ A replaces it by a newer message: nonce+1
-//!                                     └── withdrawn, by the receiver or by A ──▶ CANCEL ──▶ EMPTY(lap+1)
+//!                                     ├── the receiver withdraws it ──▶ CANCEL ────────────▶ EMPTY(lap+1)
+//!                                     └── A gives it up ──▶ CANCEL, nonce+1 ◀── A ──┘ └──────▶ EMPTY(lap+1)
 //!   any ── reaper ──▶ CLOSED (still naming its block) ──▶ EMPTY(a lap never used)
 //! ```
 //! `lap` counts how often the ring went round (16 bits); `nonce` keeps a slot that was replaced eight times from
@@ -77,6 +78,11 @@ impl Slot {
         Slot(self.0 & !(3 << 62) | 2 << 62)
     }
 
+    /// What the sender makes of a withdrawn slot, so that the receiver does not accept anything for it any more.
+    pub fn given_up(self) -> Self {
+        Slot(self.0 & !(7 << 59) | ((self.nonce() + 1) & 7) << 59)
+    }
+
     /// Still naming its block, but closed.
     pub fn closed(self) -> Self {
         Slot(self.0 | 3 << 62)
@@ -124,6 +130,9 @@ mod tests {
                 prop_assert_eq!((s.sender(), s.generation(), s.block().get()), (Some(sender), generation, block));
             }
             prop_assert_eq!(s.cancelled().closed().state(), State::Closed);
+            let given_up = s.cancelled().given_up();
+            prop_assert_eq!((given_up.state(), given_up.nonce()), (State::Cancel, ((nonce & 7) + 1) & 7));
+            prop_assert_eq!((given_up.lap(), given_up.block(), given_up.sender()), (s.lap(), s.block(), s.sender()));
             prop_assert_eq!((Slot::empty(lap).lap(), Slot::empty(lap).state()), (lap & 0xffff, State::Empty));
             prop_assert_eq!(Slot::empty(lap).sender(), None);
         }

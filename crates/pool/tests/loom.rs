@@ -21,6 +21,8 @@ use loom::sync::atomic::Ordering::SeqCst;
 use loom::thread;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+#[path = "loom/order.rs"]
+mod order;
 #[path = "loom/retire.rs"]
 mod retire;
 
@@ -167,7 +169,7 @@ fn receiver_dies_idle() {
 
 #[test]
 fn receiver_dies_receiving() {
-    (1..=7).for_each(|k| receiver_dies(k, 0, Pass::Move));
+    (1..=8).for_each(|k| receiver_dies(k, 0, Pass::Move));
 }
 
 #[test]
@@ -411,6 +413,8 @@ fn mutants_are_caught() {
         (Mutant::NoIndexRebuild, "two_allocate_the_only_block_and_one_dies"),
         (Mutant::WithdrawnForgets, "receiver_dies_receiving"),
         (Mutant::NoIncarnationCheck, "an_earlier_life_is_not_reached"),
+        (Mutant::NoSlotCheck, "order::what_was_refused_does_not_arrive_early"),
+        (Mutant::NotGivenUp, "order::what_was_refused_does_not_arrive_early"),
         (Mutant::NoSecondLook, "allocation_against_a_bump"),
         (Mutant::NoCellCheck, "retire::an_extent_is_not_taken_from_under_an_allocation"),
         (Mutant::NoCellCheck, "retire::an_acceptance_sleeps_through_a_retirement"),
