@@ -13,7 +13,7 @@ use baton_wire::attach::Access;
 
 use crate::control::{
     Control, DONE, ENDPOINT, FAULTS, FIRST_MEMBER, FROM_LIFE, GOT, INTENT, LIFE, READER, ROLES, SHARER,
-    SLOTS, TAKEN_BACK, TO_LIFE, count,
+    SLOTS, TAKEN_BACK, TO_LIFE, TRAIL_LEN, count,
 };
 
 pub struct Auditor {
@@ -98,8 +98,37 @@ fn messages(control: &Control, sender: usize, alive: bool, receiver: usize) -> O
     };
     (!fine).then(|| {
         format!(
-            "{} → {}: sent {:#x} (perhaps {:#x}), {taken_back} taken back, received {:#x}",
-            ROLES[sender], ROLES[receiver], done, intent, got
+            "{} → {}: sent {:#x} (perhaps {:#x}), {taken_back} taken back, received {:#x}; {}",
+            ROLES[sender],
+            ROLES[receiver],
+            done,
+            intent,
+            got,
+            difference(control, sender, receiver, count(intent), count(got))
         )
     })
+}
+
+/// The part in which what was sent last differs from what was received last.
+fn difference(control: &Control, sender: usize, receiver: usize, sent: u64, got: u64) -> String {
+    let last = sent.max(got);
+    let differing: Vec<u64> = (last.saturating_sub(TRAIL_LEN as u64 - 1).max(1)..=last)
+        .filter(|n| control.noted(sender, receiver, 0, *n) != control.noted(receiver, sender, 1, *n))
+        .collect();
+    let (Some(first), Some(end)) = (differing.first(), differing.last()) else {
+        return "the same messages as far as they were noted".into();
+    };
+    let list = |slot, other, way, count: u64| -> Vec<String> {
+        let range = (first.saturating_sub(2)).max(1)..=(end + 2).min(count);
+        let message = range.map(|n| control.noted(slot, other, way, n)).map(|message| {
+            let made_by = ROLES.get((message >> 56) as usize).copied().unwrap_or("nobody");
+            format!("{made_by}.{} #{}", message & 0xff_ffff, message >> 24 & 0xffff_ffff)
+        });
+        message.take(24).collect()
+    };
+    format!(
+        "from the {first}th to the {end}th: sent {:?}, received {:?}",
+        list(sender, receiver, 0, sent),
+        list(receiver, sender, 1, got)
+    )
 }

@@ -63,7 +63,10 @@ pub const INTENT: usize = 2;
 pub const TAKEN_BACK: usize = 3;
 pub const FROM_LIFE: usize = 4;
 pub const GOT: usize = 5;
-const PAIR: usize = 8;
+/// The last messages of a pair, by their count: as sent, as received. So a difference can be shown.
+pub const TRAIL: usize = 8;
+pub const TRAIL_LEN: usize = 256;
+const PAIR: usize = TRAIL + 2 * TRAIL_LEN;
 const KILLS: usize = FIXED + SLOTS * PAIR;
 const SEEN: usize = KILLS + POINTS;
 const LIST: usize = SEEN + POINTS;
@@ -120,6 +123,17 @@ impl Control {
 
     pub fn pair(&self, slot: usize, other: usize, word: usize) -> &AtomicU64 {
         self.slot(slot, FIXED + other * PAIR + word)
+    }
+
+    /// Notes the `count`-th message to (`0`) or from (`1`) another slot.
+    pub fn note(&self, slot: usize, other: usize, way: usize, count: u64, message: u64) {
+        let at = TRAIL + way * TRAIL_LEN + count as usize % TRAIL_LEN;
+        self.pair(slot, other, at).store(message, SeqCst);
+    }
+
+    /// What was noted last as the `count`-th message.
+    pub fn noted(&self, slot: usize, other: usize, way: usize, count: u64) -> u64 {
+        self.pair(slot, other, TRAIL + way * TRAIL_LEN + count as usize % TRAIL_LEN).load(SeqCst)
     }
 
     pub fn kills(&self, slot: usize, point: usize) -> &AtomicU64 {

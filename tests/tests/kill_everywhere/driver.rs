@@ -272,7 +272,7 @@ impl Driver {
             4 => {
                 std::thread::sleep(Duration::from_micros(500 + self.random.below(6000)));
                 let slot = self.a_member();
-                self.from_outside(slot);
+                self.kill_any_time(slot);
             }
             5 | 6 => {
                 // The daemon dies while it takes back a member, or admits the next.
@@ -280,7 +280,7 @@ impl Driver {
                     (0..POINTS).filter(|point| self.is_seen(DAEMON, *point) && !is_start(*point)).collect();
                 self.order_one_of(DAEMON, &steps);
                 let slot = self.a_member();
-                if self.random.below(3) == 0 { self.leave(slot) } else { self.from_outside(slot) }
+                if self.random.below(3) == 0 { self.leave(slot) } else { self.kill_any_time(slot) }
             }
             7 => {
                 std::thread::sleep(Duration::from_micros(500 + self.random.below(6000)));
@@ -293,14 +293,14 @@ impl Driver {
                 self.order_one_of(DAEMON, &adoption);
                 if self.random.below(2) == 0 {
                     let slot = self.a_member();
-                    self.from_outside(slot);
+                    self.kill_any_time(slot);
                 }
                 self.kill_daemon();
             }
             _ => {
                 // A member dies while it connects: the next one to be started gets the order.
                 let slot = self.a_member();
-                self.from_outside(slot);
+                self.kill_any_time(slot);
                 self.settle();
                 self.audit();
                 let steps =
@@ -386,7 +386,7 @@ impl Driver {
         self.await_order(slot);
         if self.control.is_ordered(slot) || points.is_empty() {
             self.control.withdraw(slot);
-            self.from_outside(slot);
+            self.kill_any_time(slot);
         }
     }
 
@@ -401,7 +401,7 @@ impl Driver {
         }
     }
 
-    fn from_outside(&mut self, slot: usize) {
+    fn kill_any_time(&mut self, slot: usize) {
         let before = self.control.kills_of(slot);
         if let Some(child) = &mut self.members[slot]
             && child.try_wait().expect("our child").is_none()
@@ -454,14 +454,14 @@ impl Driver {
 
     fn bury(&mut self) -> Vec<u32> {
         let mut dead = Vec::new();
-        for slot in FIRST_MEMBER..SLOTS {
+        for (slot, role) in ROLES.iter().enumerate().skip(FIRST_MEMBER) {
             let Some(child) = &mut self.members[slot] else { continue };
             if let Some(status) = child.try_wait().expect("our child") {
                 use std::os::unix::process::ExitStatusExt;
                 dead.push(child.id());
                 let left = status.success() && self.control.slot(slot, LEAVE).swap(0, SeqCst) != 0;
                 if status.signal() != Some(Signal::KILL.as_raw()) && !left {
-                    self.wrong.push(format!("{} ended by itself: {status}", ROLES[slot]));
+                    self.wrong.push(format!("{} ended by itself: {status}", role));
                 }
                 self.members[slot] = None;
             }
@@ -526,7 +526,7 @@ impl Driver {
         self.control.head(STOP).store(1, SeqCst);
         let end = Instant::now() + WATCHDOG;
         let mut pids = Vec::new();
-        for slot in FIRST_MEMBER..SLOTS {
+        for (slot, role) in ROLES.iter().enumerate().skip(FIRST_MEMBER) {
             if let Some(mut child) = self.members[slot].take() {
                 pids.push(child.id());
                 while child.try_wait().expect("our child").is_none() && Instant::now() < end {
@@ -534,7 +534,7 @@ impl Driver {
                 }
                 match child.try_wait() {
                     Ok(Some(status)) if status.success() => {}
-                    other => self.wrong.push(format!("{} did not end well: {other:?}", ROLES[slot])),
+                    other => self.wrong.push(format!("{} did not end well: {other:?}", role)),
                 }
                 let _ = child.kill();
                 let _ = child.wait();

@@ -37,6 +37,11 @@ struct Daemon {
 }
 
 fn main() -> ExitCode {
+    // A broken variant of the pool's protocol, to see that it is noticed here.
+    if let Some(mutant) = number("MUTANT") {
+        let mutants = baton_pool::kill::Mutant::ALL;
+        baton_pool::kill::set_mutant(mutants[mutant as usize % mutants.len()]);
+    }
     let Ok(role) = std::env::var(ROLE) else { return drive() };
     let dir = PathBuf::from(std::env::var_os(DIR).expect("a directory"));
     let control = Control::open(&dir.join("control"));

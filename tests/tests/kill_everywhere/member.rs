@@ -52,14 +52,14 @@ fn word(header: &[u64; 4], i: usize) -> u64 {
         .unwrap_or_else(|| seed.wrapping_add((i as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15)))
 }
 
-/// What identifies the message, if every byte is as it was written.
+/// What identifies the message (who made it, in which life, its serial number), if every byte is as it was written.
 fn check(bytes: &[u8]) -> Option<u64> {
     let mut words =
         bytes.chunks_exact(8).map(|chunk| u64::from_le_bytes(chunk.try_into().unwrap_or_default()));
     let header = [words.next()?, words.next()?, words.next()?, words.next()?];
     let whole = header[0] == MAGIC && header[3] == bytes.len() as u64;
     let intact = words.enumerate().all(|(i, found)| found == word(&header, i + 4));
-    (whole && intact).then(|| header[1].wrapping_mul(31).wrapping_add(header[2]))
+    (whole && intact).then_some(header[1] | header[2] << 24)
 }
 
 pub struct Worker {
@@ -172,7 +172,8 @@ impl Worker {
                     std::thread::sleep(Duration::from_millis(2)); // so that the newest wins sometimes
                 }
                 self.receive();
-                self.let_go(5);
+                let many = if self.random.below(64) == 0 { 5 } else { 14 };
+                self.let_go(many);
             }
             _ => {
                 self.make();
@@ -245,7 +246,9 @@ impl Worker {
             cell(GOT).store(0, SeqCst);
             cell(FROM_LIFE).store(life, SeqCst);
         }
-        cell(GOT).store(advance(cell(GOT).load(SeqCst), message), SeqCst);
+        let got = advance(cell(GOT).load(SeqCst), message);
+        control.note(self.slot, sender, 1, count(got), message);
+        cell(GOT).store(got, SeqCst);
         control.slot(self.slot, RECEIVED).fetch_add(1, SeqCst);
         if self.held.len() < 40 {
             self.held.push(block);
@@ -254,7 +257,7 @@ impl Worker {
 
     /// Looks at a block that was held for a while, and drops it.
     fn let_go(&mut self, most: usize) {
-        while self.held.len() > most || (!self.held.is_empty() && self.random.below(4) == 0) {
+        while self.held.len() > most || (!self.held.is_empty() && self.random.below(8) == 0) {
             let i = self.random.below(self.held.len() as u64) as usize;
             let block = self.held.swap_remove(i);
             if check(&block).is_none() {
@@ -290,7 +293,9 @@ impl Worker {
             return;
         }
         let Some(sender) = self.way(to) else { return };
-        let i = self.random.below(self.held.len() as u64) as usize;
+        // What is shared is often the same block, until it has no lane left: refused, and sent again a little later.
+        let among = if keep && self.random.below(4) > 0 { 1 } else { self.held.len() as u64 };
+        let i = self.random.below(among) as usize;
         let block = if keep { self.held[i].clone() } else { self.held.swap_remove(i) };
         let Some(message) = check(&block) else {
             return self.fault(&format!("block {} changed while it was held", block.id()));
@@ -299,6 +304,7 @@ impl Worker {
         let cell = |word| control.pair(self.slot, to, word);
         let before = cell(DONE).load(SeqCst);
         let after = advance(before, message);
+        control.note(self.slot, to, 0, count(after), message);
         cell(INTENT).store(after, SeqCst);
         let sent = if to == READER {
             sender.send_newest(block).map(|sent| sent.replaced)
