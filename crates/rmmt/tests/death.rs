@@ -68,7 +68,7 @@ fn a_sleeping_reader_is_not_left_asleep_by_a_killed_sender() {
         assert!(reader.answer().contains("len 1000"));
     }
     reader.ask("drop");
-    until("the last sender to be reaped", || (daemon.observer().members().unwrap().len() == 1).then_some(()));
+    until("the last sender to be reaped", || (daemon.guests().len() == 1).then_some(()));
     daemon.assert_balanced();
 }
 
@@ -90,8 +90,8 @@ fn a_stopped_member_is_alive_and_keeps_what_it_holds() {
 fn several_endpoints_of_one_process_die_with_it() {
     let daemon = Daemon::start();
     let here: Vec<_> = (0..5).map(|i| daemon.member(ConnectOptions::new(format!("m{i}")))).collect();
-    let members = daemon.observer().members().unwrap();
+    let members = daemon.guests();
     assert!(members.len() == 5 && members.iter().all(|m| m.pid == std::process::id()));
     drop(here);
-    until("all to leave", || daemon.observer().members().unwrap().is_empty().then_some(()));
+    until("all to leave", || daemon.guests().is_empty().then_some(()));
 }

@@ -53,7 +53,7 @@ fn members_under_load_notice_neither_the_keepers_death_nor_the_daemons() {
     for puppet in &mut pair {
         puppet.kill();
     }
-    until("both to be reaped", || daemon.observer().members().unwrap().is_empty().then_some(()));
+    until("both to be reaped", || daemon.guests().is_empty().then_some(()));
     daemon.assert_balanced();
     assert_eq!(daemon.observer().pool().unwrap().blocks_in_use, 0);
 }

@@ -70,7 +70,7 @@ fn members_under_load_do_not_notice_that_the_daemon_is_killed() {
     for puppet in &mut pair {
         puppet.kill();
     }
-    until("both to be reaped", || daemon.observer().members().unwrap().is_empty().then_some(()));
+    until("both to be reaped", || daemon.guests().is_empty().then_some(()));
     daemon.assert_balanced();
     assert_eq!(daemon.observer().pool().unwrap().blocks_in_use, 0);
 }

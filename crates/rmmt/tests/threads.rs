@@ -126,7 +126,7 @@ fn threads_of_two_endpoints_do_everything_at_once() {
     daemon.assert_balanced();
     drop((a, b, from_a, from_b));
     let mut observer = daemon.observer();
-    stage::until("all to have left", || observer.members().unwrap().is_empty().then_some(()));
+    stage::until("all to have left", || daemon.guests().is_empty().then_some(()));
     assert_eq!(observer.pool().unwrap().blocks_in_use, 0, "spare blocks go with their endpoint");
     daemon.assert_balanced();
 }

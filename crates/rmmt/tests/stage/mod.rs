@@ -11,7 +11,7 @@ use std::process::{Child, ChildStdin, Command, ExitCode, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use baton_client::{Client, ConnectOptions, Inbox, Observer};
+use baton_client::{Client, ConnectOptions, Inbox, Member, MemberKind, Observer};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// A watchdog, not a measure: nothing here takes a second unless it hangs.
@@ -229,6 +229,13 @@ impl Daemon {
 
     pub fn observer(&self) -> Observer {
         Observer::connect(&self.uri(), WATCHDOG).unwrap()
+    }
+
+    /// Who is attached: all members but the daemon's own endpoint, which it has once it was asked to make room.
+    pub fn guests(&self) -> Vec<Member> {
+        let mut members = self.observer().members().unwrap();
+        members.retain(|member| member.kind != MemberKind::Daemon);
+        members
     }
 
     /// A member in this process.
