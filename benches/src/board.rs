@@ -132,6 +132,18 @@ impl Board {
         }
     }
 
+    /// Lets others work until message `number` has arrived: the next one is sent at once, while all is still in the caches.
+    pub fn yield_until_stamped(&self, number: usize) -> Result<(), Error> {
+        let deadline = now() + PATIENCE.as_nanos() as u64;
+        while self.stamped(number) == 0 {
+            std::thread::yield_now();
+            if now() > deadline {
+                return Err(Error::new("see the message arrive", "it has not within 20 s"));
+            }
+        }
+        Ok(())
+    }
+
     /// The frame buffer of the raw copy floor: mapping and offset.
     pub fn frame(&self) -> (&Mapping, usize) {
         (&self.mapping, FRAME_AT.next_multiple_of(64))

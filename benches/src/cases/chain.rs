@@ -6,8 +6,10 @@
 //!   iceoryx2   A ══ frame ══▶ B ── event ──▶ C, who has subscribed to A (a sample cannot be forwarded)
 //!   original   A ─ note ─▶ B ─ note ─▶ C, each asking the daemon: alloc, pre-send, recv, free
 //! ```
-//! A rests between frames, so that everybody sleeps. What resting alone costs is measured in every round and taken off.
-//! Two placements: all on one core (a wake-up is a switch), and wherever the scheduler puts them.
+//! Three forms. Twice A rests between frames, so that everybody sleeps long and finds cold caches: all on one core (a wake-up
+//! is a switch), and wherever the scheduler puts them; what resting alone costs is measured in every round and taken off.
+//! Once, on one core, the next frame follows as soon as the last has arrived; B and C sleep before each all the same, since
+//! A has the core.
 
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -33,6 +35,13 @@ use crate::stats::median;
 /// iceoryx2's queues: two subscribers, two frames each.
 const DEPTH: Depth = Depth { subscribers: 2, buffer: 2, overflow: true };
 
+/// What A does between two frames.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pace {
+    Rested,
+    AtOnce,
+}
+
 /// One variant: how A sends a frame, and the processes that work for it.
 struct Variant<'a> {
     send: Box<dyn FnMut() -> Result<(), Error> + 'a>,
@@ -41,8 +50,9 @@ struct Variant<'a> {
 
 impl Variant<'_> {
     /// Latency and processor time per frame, in nanoseconds.
-    fn round(&mut self, board: &Board, frames: usize, resting: f64) -> Result<(f64, f64), Error> {
+    fn round(&mut self, board: &Board, frames: usize, pace: Pace) -> Result<(f64, f64), Error> {
         (0..frames).for_each(|number| board.stamp(number, 0));
+        let resting = if pace == Pace::Rested { resting(frames) } else { 0.0 };
         for role in &mut self.roles {
             role.go(frames)?;
         }
@@ -53,7 +63,10 @@ impl Variant<'_> {
         for number in 0..frames {
             sent.push(now());
             (self.send)()?;
-            board.rest_until_stamped(number)?;
+            match pace {
+                Pace::Rested => board.rest_until_stamped(number)?,
+                Pace::AtOnce => board.yield_until_stamped(number)?,
+            }
         }
         for role in &mut self.roles {
             role.done()?;
@@ -82,7 +95,11 @@ fn resting(frames: usize) -> f64 {
 /// Measures.
 pub fn measure(bench: &Bench) -> Result<Found, Error> {
     let mut found = Found::default();
-    for (core, place) in [(Core::First, "one core"), (Core::Any, "any core")] {
+    for (core, pace, place) in [
+        (Core::First, Pace::AtOnce, "one core, at once"),
+        (Core::First, Pace::Rested, "one core, rested"),
+        (Core::Any, Pace::Rested, "any core, rested"),
+    ] {
         bench.cores.pin(core);
         let daemon = Daemon::start(&bench.cores, "256MiB", &[])?;
         let dir = step("make a directory", tempfile::tempdir())?;
@@ -92,9 +109,8 @@ pub fn measure(bench: &Bench) -> Result<Found, Error> {
         let mut latency: [Vec<f64>; 3] = Default::default();
         let mut cpu: [Vec<f64>; 3] = Default::default();
         for round in 0..=bench.rounds() {
-            let resting = resting(frames);
             for (number, variant) in variants.iter_mut().enumerate() {
-                let figures = variant.round(&bench.board, frames, resting)?;
+                let figures = variant.round(&bench.board, frames, pace)?;
                 if round > 0 {
                     latency[number].push(figures.0);
                     cpu[number].push(figures.1);
