@@ -88,14 +88,14 @@ pub(crate) fn stand_in(socket: OwnedFd) -> Result<Command, Failed> {
 pub(crate) fn keeper(args: &Args, role: Role) -> Result<u8, Failed> {
     let places = Places::parse(args)?;
     raise_descriptor_limit();
-    let supervisor = args.supervised.then(supervisor).flatten();
+    let supervisor = args.supervised.then(|| supervisor(role)).flatten();
     let begin = match role {
         Role::StandIn => {
             let socket = io::stdin().as_fd().try_clone_to_owned().map_err(Failed::Myself)?;
             Begin::Follow { socket, replace_daemon: false }
         }
         Role::Renewed => renewed(&places)?,
-        _ if args.supervised => match follow::ask(places.first_socket())? {
+        _ if args.supervised => match ask(&places, |error| matches!(error, follow::AskError::Io(_)))? {
             Asked::Kept(socket) => Begin::Follow { socket, replace_daemon: false },
             Asked::NobodyThere => Begin::Start,
         },
@@ -128,18 +128,33 @@ pub(crate) fn keeper(args: &Args, role: Role) -> Result<u8, Failed> {
 
 /// The daemon that this process kept before it began anew. There is a stand-in meanwhile, so nothing is started here.
 fn renewed(places: &Places) -> Result<Begin, Failed> {
+    match ask(places, |_| true)? {
+        Asked::Kept(socket) => Ok(Begin::Follow { socket, replace_daemon: true }),
+        Asked::NobodyThere => Err(Failed::Lost),
+    }
+}
+
+/// Asks the daemon that serves already; again after a passing error, as when it is killed meanwhile: its stand-in starts
+/// the next one at once.
+fn ask(places: &Places, is_passing: impl Fn(&follow::AskError) -> bool) -> Result<Asked, Failed> {
     let end = Instant::now() + RENEWAL;
     loop {
         match follow::ask(places.first_socket()) {
-            Ok(Asked::Kept(socket)) => return Ok(Begin::Follow { socket, replace_daemon: true }),
-            Ok(Asked::NobodyThere) => return Err(Failed::Lost),
-            Err(error) if Instant::now() >= end => return Err(error.into()),
+            Ok(asked) => return Ok(asked),
+            Err(error) if !is_passing(&error) || Instant::now() >= end => return Err(error.into()),
             Err(_) => std::thread::sleep(PACE),
         }
     }
 }
 
-fn supervisor() -> Option<String> {
+/// Who supervises: the parent of the first keeper. A stand-in is a child of the daemon, and knows it from there.
+fn supervisor(role: Role) -> Option<String> {
+    let known = || std::env::var(SUPERVISOR_ENV).ok();
+    match role {
+        Role::StandIn => return known(),
+        Role::Renewed if known().is_some() => return known(),
+        _ => {}
+    }
     let pid = rustix::process::getppid()?.as_raw_pid();
     let start = start_time_of(pid.unsigned_abs()).ok()?;
     Some(format!("{pid}:{start}"))
