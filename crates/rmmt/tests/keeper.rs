@@ -114,6 +114,34 @@ fn a_supervised_start_takes_over_from_the_stand_in_and_any_other_is_refused() {
 }
 
 #[test]
+fn a_daemon_that_a_stand_in_starts_knows_who_supervises() {
+    // The shell supervises; the first keeper is its child, the stand-in is a child of the daemon that dies.
+    let mut daemon = Daemon::at(tempfile::tempdir().unwrap(), "supervised", |command| {
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", r#""$0" "$@" & exec sleep 600"#]);
+        shell.arg(command.get_program()).args(command.get_args());
+        shell.envs(command.get_envs().filter_map(|(key, value)| Some((key, value?))));
+        shell
+    });
+    let (client, mut inbox) = daemon.member(ConnectOptions::new("member").inbox("member.in"));
+    let serving = daemon.serving();
+    let keeper = daemon.pid(); // the child of what this test started
+    kill(keeper, Signal::KILL);
+    daemon.logged(&[&format!("follows daemon pid={serving}")]);
+    kill(serving, Signal::KILL);
+    until("the next daemon", || (daemon.serving() != serving).then_some(()));
+    // It serves on: one that took the dead daemon for its supervisor would have closed all inboxes.
+    assert_eq!(daemon.observer().pool().unwrap().adoptions, 1);
+    client.sender("member.in").unwrap().send(client.alloc(64).unwrap().freeze()).unwrap();
+    assert!(inbox.recv(Some(stage::WATCHDOG)).unwrap().is_some());
+    assert!(!daemon.log().contains("the supervisor has ended"), "{}", daemon.log());
+    daemon.kill_supervisor();
+    daemon.logged(&["rmmt: the supervisor has ended"]);
+    daemon.logged(&["rmmt: ended"]);
+    until("the socket to go", || (!daemon.socket().exists()).then_some(()));
+}
+
+#[test]
 fn the_end_of_the_supervisor_is_the_end_of_a_supervised_daemon() {
     // A supervisor that does nothing but start it; `wait` keeps the shell from becoming the program itself.
     let mut daemon = Daemon::at(tempfile::tempdir().unwrap(), "supervised", |command| {
