@@ -6,7 +6,8 @@
 //!      └── a message found while spinning ─┼─────────────────────────────────────────────────────┤
 //!                                          └────────── in vain: twice as many, at most 4096 ◀────┘
 //! ```
-//! A *quick* message is one for which the receiver slept no longer than it might have spun. That alone is no evidence that
+//! A *quick* message is one that came after a sleep of no more than five budgets: two who answer each other both asleep
+//! take two wake-ups (some 25 µs each) for what takes less than a budget once both spin. That alone is no evidence that
 //! spinning pays: a sender on the same processor can work only while the receiver sleeps, and then every message is quick.
 
 use std::time::Duration;
@@ -17,6 +18,9 @@ const VAIN_MOST: u32 = 2;
 /// Quick messages before the next try, at first and at most.
 const PAUSE_FIRST: u32 = 16;
 const PAUSE_MOST: u32 = 4096;
+
+/// Up to that many budgets a sleep was short.
+const QUICK: u32 = 5;
 
 /// What was learnt.
 #[derive(Debug)]
@@ -57,7 +61,7 @@ impl Spin {
 
     /// A message came that long after the wait for it began, while the receiver slept.
     pub(crate) fn slept(&mut self, waited: Duration) {
-        if waited <= self.budget {
+        if waited <= self.budget.saturating_mul(QUICK) {
             self.pause = self.pause.saturating_sub(1);
         }
     }
@@ -68,7 +72,7 @@ mod tests {
     use super::*;
 
     const BUDGET: Duration = Duration::from_micros(20);
-    const QUICK: Duration = Duration::from_micros(9);
+    const SOON: Duration = Duration::from_micros(9);
     const SLOW: Duration = Duration::from_millis(40);
 
     /// One wait: whether it spun.
@@ -102,7 +106,7 @@ mod tests {
     #[test]
     fn a_sender_on_the_same_processor_is_held_up_ever_less() {
         let mut spin = Spin::new(BUDGET);
-        let spins = (0..100_000).filter(|_| wait(&mut spin, false, QUICK)).count();
+        let spins = (0..100_000).filter(|_| wait(&mut spin, false, SOON)).count();
         assert!((3..40).contains(&spins), "{spins} of 100,000");
     }
 
@@ -112,12 +116,22 @@ mod tests {
         for _ in 0..10 {
             wait(&mut spin, false, SLOW);
         }
-        assert!((0..100).any(|_| wait(&mut spin, true, QUICK)));
-        assert!(wait(&mut spin, true, QUICK), "and stays");
+        assert!((0..100).any(|_| wait(&mut spin, true, SOON)));
+        assert!(wait(&mut spin, true, SOON), "and stays");
+    }
+
+    #[test]
+    fn two_who_answer_each_other_asleep_come_to_spin() {
+        let mut spin = Spin::new(BUDGET);
+        (0..3).for_each(|_| {
+            wait(&mut spin, false, SLOW);
+        });
+        let both_woken = Duration::from_micros(70);
+        assert!((0..100).any(|_| wait(&mut spin, true, both_woken)));
     }
 
     #[test]
     fn a_budget_of_zero_never_spins() {
-        assert!(!wait(&mut Spin::new(Duration::ZERO), true, QUICK));
+        assert!(!wait(&mut Spin::new(Duration::ZERO), true, SOON));
     }
 }
