@@ -8,11 +8,10 @@
 //! A thread sleeps on a futex, a tokio task and [`crate::select`] on the inbox's eventfd. While the receiver is awake a
 //! sender makes no system call.
 //!
-//! Whether it spins is learnt (`spin`): it goes on as long as messages are found that way, and stops after two waits in
-//! vain. Messages that came soon after falling asleep are evidence for another try, but the less the more tries were in
-//! vain: where the sender needs this very processor, each message comes soon *because* the receiver sleeps. So a burst is
-//! received without a sleep, and a camera with its 40 ms between frames costs no processor time. With a single processor
-//! it never spins.
+//! How long it spins is learnt: a message that came within the budget (while spinning, or soon after falling asleep) sets
+//! it to the full budget; each one that took longer halves it, down to nothing. So a burst is received without a sleep,
+//! and a camera with its 40 ms between frames costs no processor time. With a single processor spinning would only keep
+//! the sender from its work: then it never spins.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -24,10 +23,12 @@ use tokio::io::unix::AsyncFd;
 
 use crate::Client;
 use crate::error::RecvError;
-use crate::spin::Spin;
 
 /// Looks between two looks at the clock.
 const LOOKS: u32 = 16;
+
+/// Below that, spinning is given up until a message comes fast again.
+const SPIN_LEAST: Duration = Duration::from_micros(1);
 
 /// The receiving side of this endpoint. One per [`Client`]; can move between threads, not be shared.
 #[derive(Debug)]
@@ -36,7 +37,9 @@ pub struct Inbox {
     receiver: Receiver,
     wake: Wake,
     client: Client,
-    spin: Spin,
+    /// As long as it may spin, and as long as it does now.
+    budget: Duration,
+    spin: Duration,
     /// Where the next [`crate::select`] that begins with this inbox looks first.
     pub(crate) turn: usize,
 }
@@ -52,13 +55,15 @@ enum Wake {
 
 impl Inbox {
     pub(crate) fn new(receiver: Receiver, wake: OwnedFd, client: Client) -> Self {
-        Self { receiver, wake: Wake::Plain(wake), client, spin: Spin::new(Duration::ZERO), turn: 0 }
+        let (budget, spin) = (Duration::ZERO, Duration::ZERO);
+        Self { receiver, wake: Wake::Plain(wake), client, budget, spin, turn: 0 }
     }
 
     /// With that budget.
     pub(crate) fn spinning(mut self, budget: Duration) -> Self {
         let alone = std::thread::available_parallelism().is_ok_and(|processors| processors.get() == 1);
-        self.spin = Spin::new(if alone { Duration::ZERO } else { budget });
+        self.budget = if alone { Duration::ZERO } else { budget };
+        self.spin = self.budget;
         self
     }
 
@@ -88,19 +93,16 @@ impl Inbox {
         let started = Instant::now();
         let deadline = timeout.and_then(|t| started.checked_add(t));
         let mut found = self.spin(started, deadline)?;
-        if found.is_some() {
-            return Ok(found);
-        }
         loop {
+            if found.is_some() {
+                self.learn(started.elapsed());
+                return Ok(found);
+            }
             let left = deadline.map(|end| end.saturating_duration_since(Instant::now()));
             if left == Some(Duration::ZERO) {
                 return self.try_recv();
             }
             found = self.receiver.sleep(left)?;
-            if found.is_some() {
-                self.spin.slept(started.elapsed());
-                return Ok(found);
-            }
         }
     }
 
@@ -124,24 +126,33 @@ impl Inbox {
     }
 
     fn spin(&mut self, started: Instant, deadline: Option<Instant>) -> Result<Option<Delivery>, RecvError> {
-        let budget = self.spin.now();
-        let most = budget.min(deadline.map_or(budget, |end| end.saturating_duration_since(started)));
+        let most = self.spin.min(deadline.map_or(self.spin, |end| end.saturating_duration_since(started)));
         if most.is_zero() {
             return Ok(None);
         }
         loop {
             for _ in 0..LOOKS {
                 if let Some(delivery) = self.receiver.try_recv()? {
-                    self.spin.paid();
                     return Ok(Some(delivery));
                 }
                 std::hint::spin_loop();
             }
             if started.elapsed() >= most {
-                self.spin.was_vain();
                 return Ok(None);
             }
         }
+    }
+
+    /// A message took that long to come.
+    fn learn(&mut self, waited: Duration) {
+        let half = self.spin / 2;
+        self.spin = if waited <= self.budget {
+            self.budget
+        } else if half < SPIN_LEAST {
+            Duration::ZERO
+        } else {
+            half
+        };
     }
 
     /// For [`crate::select`]: announces sleep on the eventfd and looks once more.

@@ -57,7 +57,6 @@ mod options;
 mod query;
 mod select;
 mod sender;
-mod spin;
 mod transfer;
 
 pub use baton_pool::{
