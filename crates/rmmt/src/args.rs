@@ -22,7 +22,8 @@ pub struct Args {
     #[arg(long, value_name = "ip://HOST:PORT")]
     pub metrics: Option<String>,
 
-    /// Settings from a TOML file; what is given here as well counts more. Its tables `[[admit]]` say who may attach.
+    /// Settings from a TOML file; what is given here as well counts more. Its tables `[[admit]]` say who may
+    /// attach, and `[[admit_ip]]` which classic clients may come over ip://.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 

@@ -9,6 +9,8 @@
 //! A seat is one connection of a pid; all connections of a pid share one endpoint of the pool and what it holds. Over
 //! un:// the kernel vouches for the pid; over ip:// it is an address and nothing else, so it gives way: it cannot be the
 //! pid of anybody the kernel vouches for, and who came first under such a number is put out when the true one comes.
+//! What bounds a client over ip:// (quota, connections) is therefore counted for its address, and nobody at another
+//! address speaks for the same pid.
 //!
 //! | from | to | what happens |
 //! |---|---|---|
@@ -30,6 +32,8 @@ mod seat;
 mod session;
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::net::IpAddr;
 
 use baton_pool::{BlockId, EndpointRef, Pool};
 use baton_wire::attach::{ErrorCode, Failure};
@@ -41,13 +45,15 @@ use error::{AllocError, EnterError, PreSendError};
 use ledger::Ledger;
 use pid::{Origin, Pid};
 
-pub(crate) use seat::make_way;
+pub(crate) use seat::{Caller, make_way};
 pub(crate) use session::serve;
 
 /// What all classic connections share.
 pub(crate) struct Classic {
     ledger: RefCell<Ledger>,
     connections: Cell<usize>,
+    /// Those over ip://, by address.
+    connections_at: RefCell<HashMap<IpAddr, usize>>,
     /// Somebody lost its seat: every connection looks whether it was itself.
     put_out: Notify,
     greeting: Option<ServerHello>,
@@ -62,6 +68,7 @@ impl Classic {
         Self {
             ledger: RefCell::new(Ledger::new(pool.clone(), lives)),
             connections: Cell::new(0),
+            connections_at: RefCell::default(),
             put_out: Notify::new(),
             greeting: greeting.map(|(name, kib)| ServerHello { name: name.to_owned(), kib }),
             kib,
@@ -142,7 +149,7 @@ fn pre_send(house: &House, pid: Pid, nodes: &[i64], to_pid: i32) -> Result<i64, 
     let mut ledger = house.classic.ledger.borrow_mut();
     let is_client = match ledger.find(to) {
         Some((_, Origin::Kernel { .. })) => true,
-        Some((_, Origin::Claim)) => member.is_none(),
+        Some((_, Origin::Claim { .. })) => member.is_none(),
         None => false,
     };
     match member {

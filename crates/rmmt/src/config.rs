@@ -15,15 +15,21 @@
 //! gid = 44
 //! access = "write"
 //! quota = "64MiB"
+//!
+//! [[admit_ip]]                # classic clients over ip://; without such a rule whoever reaches the address may come
+//! net = "127.0.0.0/8"         # an address or a network
+//! quota = "64MiB"             # what all clients at one address hold together: their pids are only claims
+//! connections = 16            # that all clients at one address have together
 //! ```
 //!
 //! A flag counts more than the file. What the file does not know is refused with line and column.
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer};
 
-use crate::admission::{Grant, Rule};
+use crate::admission::{Grant, IpGrant, IpRule, Net, Policy, Rule};
 use crate::{Args, parse_size};
 
 /// Why a file is no settings file.
@@ -48,6 +54,7 @@ struct File {
     inbox_len: Option<u32>,
     quota: Option<Size>,
     admit: Vec<Admit>,
+    admit_ip: Vec<AdmitIp>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -57,6 +64,19 @@ struct Admit {
     gid: Option<u32>,
     access: Access,
     quota: Option<Size>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AdmitIp {
+    #[serde(deserialize_with = "net")]
+    net: Net,
+    quota: Option<Size>,
+    connections: Option<NonZeroUsize>,
+}
+
+fn net<'de, D: Deserializer<'de>>(from: D) -> Result<Net, D::Error> {
+    String::deserialize(from)?.parse().map_err(serde::de::Error::custom)
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -77,7 +97,7 @@ impl<'de> Deserialize<'de> for Size {
 }
 
 /// The arguments with what the file adds to them, and the rules of admission.
-pub(crate) fn settle(args: &Args) -> Result<(Args, Vec<Rule>), ConfigError> {
+pub(crate) fn settle(args: &Args) -> Result<(Args, Policy), ConfigError> {
     let file = match &args.config {
         Some(path) => read(path)?,
         None => File::default(),
@@ -107,7 +127,16 @@ pub(crate) fn settle(args: &Args) -> Result<(Args, Vec<Rule>), ConfigError> {
         .collect();
     let listed = [rustix::process::geteuid().as_raw(), 0].into_iter().chain(args.allow_uid.iter().copied());
     rules.extend(listed.map(|uid| Rule { uid: Some(uid), gid: None, grant: grant(true, None) }));
-    Ok((args, rules))
+    let ip_grant = |own: Option<Size>, connections: Option<NonZeroUsize>| IpGrant {
+        quota: size(own).unwrap_or(quota),
+        connections: connections.map_or(0, NonZeroUsize::get),
+    };
+    let ip_rules = file
+        .admit_ip
+        .into_iter()
+        .map(|AdmitIp { net, quota, connections }| IpRule { net, grant: ip_grant(quota, connections) })
+        .collect();
+    Ok((args, Policy::new(rules, ip_rules, ip_grant(None, None))))
 }
 
 fn read(path: &Path) -> Result<File, ConfigError> {
@@ -125,7 +154,7 @@ fn read(path: &Path) -> Result<File, ConfigError> {
 mod tests {
     use super::*;
 
-    fn settled(text: &str, change: impl FnOnce(&mut Args)) -> Result<(Args, Vec<Rule>), ConfigError> {
+    fn settled(text: &str, change: impl FnOnce(&mut Args)) -> Result<(Args, Policy), ConfigError> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("rmmt.toml");
         std::fs::write(&path, text).unwrap();
@@ -139,15 +168,19 @@ mod tests {
     #[test]
     fn a_flag_counts_more_than_the_file() {
         let text = "listen = [\"un:///x\"]\nsize = \"1GiB\"\nmax_block = \"1MiB\"\nshm_name = \"/a\"\nquota = \"2MiB\"\n\
-                    [[admit]]\nuid = 7\naccess = \"read\"\n[[admit]]\ngid = 8\naccess = \"write\"\nquota = \"1MiB\"\n";
-        let (args, rules) = settled(text, |args| args.size = Some(1 << 20)).unwrap();
+                    [[admit]]\nuid = 7\naccess = \"read\"\n[[admit]]\ngid = 8\naccess = \"write\"\nquota = \"1MiB\"\n\
+                    [[admit_ip]]\nnet = \"127.0.0.1\"\nconnections = 4\n";
+        let (args, policy) = settled(text, |args| args.size = Some(1 << 20)).unwrap();
         assert_eq!(
             (args.listen[0].as_str(), args.size, args.max_block),
             ("un:///x", Some(1 << 20), Some(1 << 20))
         );
         assert_eq!(args.shm_name.as_deref(), Some("/a"));
-        assert_eq!(rules[0].grant, Grant { writes: false, quota: 2 << 20 });
-        assert_eq!((rules[1].gid, rules[1].grant), (Some(8), Grant { writes: true, quota: 1 << 20 }));
+        assert_eq!(policy.grant(7, 8), Some(Grant { writes: false, quota: 2 << 20 }));
+        assert_eq!(policy.grant(9, 8), Some(Grant { writes: true, quota: 1 << 20 }));
+        let local = policy.admit_ip("127.0.0.1".parse().unwrap());
+        assert_eq!(local, Some(IpGrant { quota: 2 << 20, connections: 4 }));
+        assert_eq!(policy.admit_ip("127.0.0.2".parse().unwrap()), None);
     }
 
     #[test]
@@ -157,6 +190,8 @@ mod tests {
             ("size = \"much\"", "512MiB"),
             ("[[admit]]\naccess = \"read\"", "uid"),
             ("[[admit]]\nuid = 1\naccess = \"all\"", "line 3"),
+            ("[[admit_ip]]\nnet = \"everywhere\"", "line 2"),
+            ("[[admit_ip]]\nnet = \"::1\"\nconnections = 0", "line 3"),
         ] {
             let error = settled(text, |_| {}).unwrap_err().to_string();
             assert!(error.contains("--config") && error.contains(says), "{error}");

@@ -18,7 +18,7 @@ use tokio::task::{AbortHandle, LocalSet, spawn_local};
 use tracing_subscriber::EnvFilter;
 
 use crate::Args;
-use crate::admission::{Policy, Rule};
+use crate::admission::Policy;
 use crate::base::{Base, BaseError, Files, Places, Shm};
 use crate::chest::Chest;
 use crate::classic::Classic;
@@ -117,7 +117,7 @@ pub fn run(args: Args) -> ExitCode {
 
 fn start(args: &Args) -> Result<u8, Failed> {
     init_logging(args)?;
-    let (args, rules) = config::settle(args)?;
+    let (args, policy) = config::settle(args)?;
     let args = &args;
     if args.check_config {
         Places::parse(args)?;
@@ -127,10 +127,10 @@ fn start(args: &Args) -> Result<u8, Failed> {
     }
     match Role::from_env() {
         Role::Daemon => match Ward::from_parent()? {
-            Some((ward, deposits)) => daemon(args, rules, Some(ward), deposits),
+            Some((ward, deposits)) => daemon(args, policy, Some(ward), deposits),
             None => Err(WardError::NoKeeper.into()),
         },
-        Role::Keeper if args.no_keeper => daemon(args, rules, None, Vec::new()),
+        Role::Keeper if args.no_keeper => daemon(args, policy, None, Vec::new()),
         role => role::keeper(args, role),
     }
 }
@@ -157,11 +157,11 @@ pub(crate) fn raise_descriptor_limit() {
     }
 }
 
-fn daemon(args: &Args, rules: Vec<Rule>, ward: Option<Ward>, deposits: Vec<Deposit>) -> Result<u8, Failed> {
+fn daemon(args: &Args, policy: Policy, ward: Option<Ward>, deposits: Vec<Deposit>) -> Result<u8, Failed> {
     raise_descriptor_limit();
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failed::Runtime)?;
-    match LocalSet::new().block_on(&runtime, serve(args, rules, Chest::new(ward), deposits))? {
+    match LocalSet::new().block_on(&runtime, serve(args, policy, Chest::new(ward), deposits))? {
         Served::Ended => Ok(0),
         Served::Retired => Ok(RETIRED),
     }
@@ -169,7 +169,7 @@ fn daemon(args: &Args, rules: Vec<Rule>, ward: Option<Ward>, deposits: Vec<Depos
 
 async fn serve(
     args: &Args,
-    rules: Vec<Rule>,
+    policy: Policy,
     mut chest: Chest,
     mut deposits: Vec<Deposit>,
 ) -> Result<Served, Failed> {
@@ -191,7 +191,6 @@ async fn serve(
     if lives > 0 {
         Registry::adopt(&registry, deposits);
     }
-    let policy = Policy::new(rules);
     let name = shm.as_ref().map(|shm| shm.name.as_str());
     let classic = Classic::new(registry.borrow().pool(), name, lives);
     let keeping = Keeping::new();

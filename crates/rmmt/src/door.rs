@@ -15,9 +15,10 @@ use std::rc::Rc;
 use baton_address::Stream;
 use baton_wire::attach::Answer;
 use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::classic;
+use crate::classic::{self, Caller};
 use crate::daemon::House;
 use crate::registry::Peer;
 use crate::session::{PATIENCE, Session};
@@ -35,10 +36,15 @@ pub(crate) struct Visitor {
 impl Visitor {
     /// Finds out what `stream` is and serves it to its end. `known` is called once when it is no stranger any more.
     pub(crate) async fn enter(self, mut stream: Stream, known: impl FnOnce()) {
-        let peer = match &stream {
-            Stream::Tcp(_) => None,
+        let caller = match &stream {
+            Stream::Tcp(tcp) => match self.admit_ip(tcp) {
+                Some(caller) => caller,
+                None => return,
+            },
             Stream::Unix(unix) => match self.house.policy.admit(unix) {
-                Ok((peer, grant)) => Some(Peer { pid: peer.pid.unsigned_abs(), uid: peer.uid, grant }),
+                Ok((peer, grant)) => {
+                    Caller::Process(Peer { pid: peer.pid.unsigned_abs(), uid: peer.uid, grant })
+                }
                 Err(failure) => {
                     if let Stream::Unix(stream) = stream {
                         let _ = crate::session::say(&stream, 0, &Answer::Error(failure), &[]).await;
@@ -56,19 +62,34 @@ impl Visitor {
             Err(_) => return tracing::debug!("rmmt: a connection was silent for too long"),
         }
         let Self { house, number } = self;
-        match (stream, peer) {
-            (_, Some(peer)) if first[3] == 0 && !peer.grant.writes => tracing::warn!(
+        match (stream, caller) {
+            (_, Caller::Process(peer)) if first[3] == 0 && !peer.grant.writes => tracing::warn!(
                 "rmmt: pid={} of user {} may read only; a classic client writes, so it is not served",
                 peer.pid,
                 peer.uid
             ),
-            (stream, peer) if first[3] == 0 => {
-                classic::serve(house, stream, peer, number, first, known).await
+            (stream, caller) if first[3] == 0 => {
+                classic::serve(house, stream, caller, number, first, known).await
             }
-            (Stream::Unix(stream), Some(peer)) => {
+            (Stream::Unix(stream), Caller::Process(peer)) => {
                 Session { house, number, stream, peer, begun: Some(first) }.run(known).await;
             }
             _ => tracing::debug!("rmmt: a TCP connection that is no classic client is closed"),
         }
+    }
+
+    fn admit_ip(&self, stream: &TcpStream) -> Option<Caller> {
+        let at = match stream.peer_addr() {
+            Ok(address) => address.ip().to_canonical(),
+            Err(error) => {
+                tracing::debug!("rmmt: a TCP connection ended before it was looked at: {error}");
+                return None;
+            }
+        };
+        let grant = self.house.policy.admit_ip(at);
+        if grant.is_none() {
+            tracing::warn!("rmmt: refused a client at {at}: no rule [[admit_ip]] in the --config admits it");
+        }
+        Some(Caller::At(at, grant?))
     }
 }

@@ -10,8 +10,10 @@
 //! The listener lies with the keeper, so the port outlives the daemon; counters of this daemon's own life begin again at
 //! 0 with it, as Prometheus expects of a restarted process.
 //!
-//! Failure paths: a peer that is slow, silent or sends garbage has [`HEAD_LIMIT`] and one of [`CONNECTIONS_MAX`] places;
-//! further connections wait in the kernel's queue. Nothing here can be changed, only read.
+//! Failure paths: a peer that is slow, silent or sends garbage has [`HEAD_LIMIT`] and one of [`CONNECTIONS_MAX`] places.
+//! While all are taken, who comes is told 503 at once (but still 200 at /healthz: that the scrapers are many says nothing
+//! against the daemon), and [`REFUSALS_MAX`] can be told so at a time; beyond that, connections are closed unanswered.
+//! Nothing here can be changed, only read.
 
 mod text;
 
@@ -23,7 +25,7 @@ use std::time::Duration;
 use baton_address::AsyncListener;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ALLOW, CONTENT_TYPE};
+use hyper::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -35,6 +37,10 @@ use crate::daemon::House;
 
 /// Connections at once.
 const CONNECTIONS_MAX: usize = 16;
+/// Connections at once that are only told that there are too many.
+const REFUSALS_MAX: usize = 32;
+/// A refused connection's request must be complete so soon.
+const REFUSAL_LIMIT: Duration = Duration::from_secs(2);
 /// A request's head must be complete so soon; a quiet connection is closed then.
 const HEAD_LIMIT: Duration = Duration::from_secs(10);
 /// For writing the answer as well.
@@ -50,8 +56,8 @@ pub(crate) use text::{Excess, excesses};
 pub(crate) async fn serve(house: Rc<House>, listener: AsyncListener) {
     tracing::info!("rmmt: metrics at {}", listener.local());
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         let stream = match listener.accept().await {
             Ok(stream) => stream,
             Err(error) => {
@@ -59,6 +65,18 @@ pub(crate) async fn serve(house: Rc<House>, listener: AsyncListener) {
                 tokio::time::sleep(PAUSE).await;
                 continue;
             }
+        };
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            let Ok(place) = Arc::clone(&refusals).try_acquire_owned() else { continue };
+            spawn_local(async move {
+                let connection = http1::Builder::new()
+                    .keep_alive(false)
+                    .max_buf_size(HEAD_BYTES)
+                    .serve_connection(TokioIo::new(stream), service_fn(refuse));
+                let _told_or_not = tokio::time::timeout(REFUSAL_LIMIT, connection).await;
+                drop(place);
+            });
+            continue;
         };
         let house = Rc::clone(&house);
         spawn_local(async move {
@@ -88,6 +106,17 @@ async fn answer(house: &House, request: Request<Incoming>) -> Result<Response<Fu
         "/metrics" => scrape(house).await,
         _ => said(StatusCode::NOT_FOUND, "there are /metrics, /healthz and /readyz\n"),
     })
+}
+
+/// The answer while all places are taken.
+async fn refuse(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    if request.uri().path() == "/healthz" {
+        return Ok(said(StatusCode::OK, "ok\n"));
+    }
+    let mut refused =
+        said(StatusCode::SERVICE_UNAVAILABLE, "too many connections ask for metrics; try again later\n");
+    refused.headers_mut().insert(RETRY_AFTER, hyper::header::HeaderValue::from_static("1"));
+    Ok(refused)
 }
 
 fn is_kept(house: &House) -> bool {

@@ -20,6 +20,18 @@ fn ask(port: u16, request: &str) -> (u16, String) {
     (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
 }
 
+/// Status of `GET path` on a connection of its own; 0 if it is closed unanswered.
+fn status(port: u16, path: &str) -> u16 {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.set_read_timeout(Some(WATCHDOG)).unwrap();
+    let mut answer = String::new();
+    let asked = write!(stream, "GET {path} HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n");
+    match asked.and_then(|()| stream.read_to_string(&mut answer)) {
+        Ok(_) => answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0),
+        Err(_) => 0,
+    }
+}
+
 /// Every sample by its name and labels. Panics if a line is neither a sample nor a comment.
 fn scrape(port: u16) -> HashMap<String, f64> {
     let (status, text) = ask(port, "GET /metrics");
@@ -99,4 +111,25 @@ fn well_ready_and_nothing_else() {
     let _silent: Vec<_> = (0..8).map(|_| TcpStream::connect(("127.0.0.1", port)).unwrap()).collect();
     assert_eq!(ask(port, "GET /healthz").0, 200);
     daemon.observer().pool().unwrap();
+}
+
+#[test]
+fn too_many_scrapers_are_told_503_and_the_daemon_is_still_well() {
+    let daemon = Daemon::with("metrics");
+    let port = port(&daemon);
+    // Whoever says nothing keeps its place for seconds: with as many as there are, the next one is over.
+    let mut silent = Vec::new();
+    let over = until("the places to be taken", || {
+        silent.push(TcpStream::connect(("127.0.0.1", port)).unwrap());
+        Some(status(port, "/metrics")).filter(|status| *status != 200)
+    });
+    assert_eq!(over, 503);
+    assert!(silent.len() <= 16, "{} places", silent.len());
+    let (status, text) = ask(port, "GET /metrics");
+    assert!(status == 503 && text.contains("try again later"), "{status} {text}");
+    assert_eq!(ask(port, "GET /readyz").0, 503);
+    assert_eq!(ask(port, "GET /healthz"), (200, "ok\n".into()));
+    daemon.observer().pool().unwrap();
+    drop(silent);
+    until("room again", || (self::status(port, "/metrics") == 200).then_some(()));
 }

@@ -1,5 +1,7 @@
 //! Why an operation of a classic client is refused. Each message is the sentence that the client gets.
 
+use std::net::IpAddr;
+
 use baton_pool::SendFailure;
 use baton_wire::classic::NO_MEMORY;
 
@@ -14,6 +16,13 @@ pub(crate) enum EnterError {
     Taken { pid: u32 },
     #[error("pid {pid} has {max} connections already; close some")]
     Connections { pid: u32, max: usize },
+    #[error("pid {pid} is a client at {at}; take another number, or connect from there")]
+    Elsewhere { pid: u32, at: IpAddr },
+    #[error(
+        "pid {pid} wants one more than the {max} connections that the clients at {at} may have; close some, or raise \
+         `connections` of [[admit_ip]] in rmmt's --config"
+    )]
+    ConnectionsAt { pid: u32, at: IpAddr, max: usize },
     #[error("{max} classic connections are open already; close some")]
     Full { max: usize },
     #[error("this pool has no name that a classic client could open; start rmmt with --shm-name /NAME")]
@@ -46,6 +55,11 @@ pub(crate) enum AllocError {
          quota in rmmt's --config"
     )]
     Quota { size: u32, held: u64, quota: u64 },
+    #[error(
+        "{size} bytes asked, the clients at {at} hold {held} of the {quota} bytes that they may together; free blocks \
+         sooner, or raise the quota of [[admit_ip]] in rmmt's --config"
+    )]
+    QuotaAt { at: IpAddr, size: u32, held: u64, quota: u64 },
 }
 
 /// Why nothing was given back.

@@ -50,6 +50,8 @@ struct Peer {
     origin: Origin,
     connections: usize,
     references: HashMap<BlockId, References>,
+    /// It is in the log that it wanted more than its quota.
+    was_told: bool,
 }
 
 impl Peer {
@@ -64,12 +66,8 @@ impl Peer {
     }
 
     /// What it has received counts, what is on its way to it too: both are lanes of its endpoint.
-    fn within_quota(&self, len: u32) -> Result<(), baton_pool::AllocError> {
-        if !self.proxy.has_quota() {
-            return Ok(()); // nothing to add up
-        }
-        let held = self.references.keys().filter_map(|block| self.proxy.capacity(*block)).sum();
-        self.proxy.may_alloc(len as usize, held)
+    fn bytes(&self) -> u64 {
+        self.references.keys().filter_map(|block| self.proxy.capacity(*block)).sum()
     }
 
     fn release(&self, block: BlockId) {
@@ -142,7 +140,8 @@ impl Ledger {
         endpoint: EndpointRef,
     ) -> Result<(), EnterError> {
         let proxy = self.pool.proxy(endpoint)?;
-        self.peers.insert(pid, Peer { proxy, origin, connections: 1, references: HashMap::new() });
+        let peer = Peer { proxy, origin, connections: 1, references: HashMap::new(), was_told: false };
+        self.peers.insert(pid, peer);
         Ok(())
     }
 
@@ -174,11 +173,21 @@ impl Ledger {
             return Err(AllocError::Align { align });
         }
         let at_least = if align > LINE { size.max(PAGE) } else { size };
+        let allowed = self.within_quota(pid, at_least);
         let peer = self.peers.get_mut(&pid).ok_or(AllocError::NotAdmitted)?;
-        let allocated = peer.within_quota(at_least).and_then(|()| peer.proxy.alloc(at_least as usize));
+        let allocated = allowed.and_then(|()| peer.proxy.alloc(at_least as usize));
         let block = allocated.map_err(|error| match error {
             baton_pool::AllocError::Exhausted { .. } => AllocError::NoMemory,
-            baton_pool::AllocError::Quota { held, quota, .. } => AllocError::Quota { size, held, quota },
+            baton_pool::AllocError::Quota { held, quota, .. } => {
+                let refusal = match peer.origin {
+                    Origin::Kernel { .. } => AllocError::Quota { size, held, quota },
+                    Origin::Claim { at } => AllocError::QuotaAt { at, size, held, quota },
+                };
+                if !std::mem::replace(&mut peer.was_told, true) {
+                    tracing::warn!("rmmt: classic pid={pid} is at its quota: {refusal}");
+                }
+                refusal
+            }
             baton_pool::AllocError::TooLarge { largest, .. } => AllocError::TooLarge { size, max: largest },
             error => {
                 tracing::warn!("rmmt: classic pid={pid}: no block of {size} bytes: {error}");
@@ -191,6 +200,19 @@ impl Ledger {
         };
         peer.references.insert(block, References { held: 1, in_flight: 0 });
         Ok(node)
+    }
+
+    /// Over ip:// what counts is what all clients at the address have: a block that two of them have counts twice, as it
+    /// does when two processes with quotas hold it.
+    fn within_quota(&self, pid: Pid, len: u32) -> Result<(), baton_pool::AllocError> {
+        let Some(peer) = self.peers.get(&pid).filter(|peer| peer.proxy.has_quota()) else {
+            return Ok(()); // nothing to add up
+        };
+        let held = match peer.origin {
+            Origin::Kernel { .. } => peer.bytes(),
+            there => self.peers.values().filter(|peer| peer.origin == there).map(Peer::bytes).sum(),
+        };
+        peer.proxy.may_alloc(len as usize, held)
     }
 
     /// Command 2: one reference less.

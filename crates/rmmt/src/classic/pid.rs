@@ -1,5 +1,7 @@
 //! Pids as classic clients say them.
 
+use std::net::IpAddr;
+
 use baton_wire::classic::PID_MAX;
 
 /// A possible process id: 1 to 2²². Says nothing about whose it is.
@@ -41,5 +43,8 @@ pub(crate) enum Origin {
         uid: u32,
     },
     /// The client says so, over TCP: an address for transfers and nothing else.
-    Claim,
+    Claim {
+        /// Where it is: the one thing that the kernel knows about it.
+        at: IpAddr,
+    },
 }

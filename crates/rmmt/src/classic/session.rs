@@ -14,10 +14,9 @@ use baton_wire::classic::{ClientDecoder, DecodeError, FromClient};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use super::seat::Seat;
+use super::seat::{Caller, Seat};
 use crate::daemon::House;
 use crate::door::SNIFFED;
-use crate::registry::Peer;
 
 /// Unsent answers beyond which nothing more is read.
 const ANSWERS_MAX: usize = 256 * 1024;
@@ -47,18 +46,18 @@ enum End {
     Io(#[from] io::Error),
 }
 
-/// Serves a classic client to its end. `peer` is who the kernel says it is (`None` over TCP), `first` the first bytes of
-/// its hello, `known` is called once when it is no stranger any more.
+/// Serves a classic client to its end. `first` are the first bytes of its hello, `known` is called once when it is no
+/// stranger any more.
 pub(crate) async fn serve(
     house: Rc<House>,
     stream: Stream,
-    peer: Option<Peer>,
+    caller: Caller,
     number: u64,
     first: [u8; SNIFFED],
     known: impl FnOnce(),
 ) {
     let claim = i32::from_le_bytes(first);
-    let seat = match Seat::take(&house, claim, peer) {
+    let seat = match Seat::take(&house, claim, caller) {
         Ok(seat) => seat,
         Err(error) => {
             return tracing::warn!("rmmt: a classic client (connection {number}) is refused: {error}");

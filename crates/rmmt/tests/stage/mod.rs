@@ -45,8 +45,19 @@ fn role() {
             if options == "metrics" {
                 args.metrics = Some("ip://127.0.0.1:0".into());
             }
+            if options == "remote" {
+                args.listen.push("ip://0.0.0.0:0".into());
+                args.allow_remote = true;
+            }
             if options == "ip" {
                 args.listen.push("ip://127.0.0.1:0".into());
+            }
+            if let Some(config) = options.strip_prefix("config ") {
+                (args.config, args.shm_name) = (Some(config.into()), None);
+                args.listen.clear();
+            }
+            if let Some(listen) = options.strip_prefix("also ") {
+                args.listen.push(listen.into());
             }
             if let Ok(size) = options.parse() {
                 args.size = Some(size);
@@ -112,6 +123,20 @@ impl Daemon {
         let dir = tempfile::tempdir().unwrap();
         let unique = dir.path().file_name().unwrap().to_string_lossy().replace('.', "");
         Self::within(dir, &format!("classic /baton-test-{unique}"))
+    }
+
+    /// With these settings beside those of [`Daemon::classic`]; `{dir}` in them is the directory. The file says where to
+    /// listen, so that what is tested is the file.
+    pub fn configured(settings: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let place = dir.path().display().to_string();
+        let unique = dir.path().file_name().unwrap().to_string_lossy().replace('.', "");
+        let path = dir.path().join("rmmt.toml");
+        let text = format!(
+            "listen = [\"un://{place}/rmmt.sock\", \"ip://127.0.0.1:0\"]\nshm_name = \"/baton-test-{unique}\"\n{settings}"
+        );
+        std::fs::write(&path, text).unwrap();
+        Self::within(dir, &format!("config {}", path.display()))
     }
 
     fn within(dir: tempfile::TempDir, options: &str) -> Self {

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use super::*;
 
 const PIDS: i32 = 4;
+const HERE: Origin = Origin::Kernel { uid: 0 };
 
 fn pid(n: i32) -> Pid {
     Pid::new(n).unwrap()
@@ -42,7 +43,7 @@ fn come_with(ledger: &mut Ledger, n: i32, quota_bytes: u64) {
         quota_bytes,
     };
     let endpoint = ledger.pool.admit(&admission).unwrap();
-    ledger.enter(pid(n), Origin::Claim, endpoint).unwrap();
+    ledger.enter(pid(n), HERE, endpoint).unwrap();
 }
 
 /// A client goes; the blocks that its endpoint had.
