@@ -7,5 +7,6 @@ mod proc;
 pub mod raw;
 mod system;
 
-pub use proc::{Usage, descendants, is_alive};
+pub use baton_testkit::is_alive;
+pub use proc::{Usage, descendants};
 pub use system::{Options, System, cache_dir, free_address, program, signal, wait_until};

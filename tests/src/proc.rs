@@ -53,12 +53,6 @@ fn status_kib(status: &str, key: &str) -> u64 {
     line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
 }
 
-/// Whether a process exists and has not ended (a zombie has).
-pub fn is_alive(pid: u32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    fields_after_name(&stat).is_some_and(|fields| !matches!(fields.first(), Some(&"Z" | &"X") | None))
-}
-
 /// All processes below `pid`.
 pub fn descendants(pid: u32) -> Vec<u32> {
     let mut parents = Vec::new();
@@ -84,6 +78,7 @@ pub fn descendants(pid: u32) -> Vec<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use baton_testkit::is_alive;
 
     #[test]
     fn a_child_is_found_and_its_end_is_noticed() {

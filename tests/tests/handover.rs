@@ -11,15 +11,14 @@
 //! ```
 //! `SECCOMP_MODE_STRICT` is the proof for all calls but `read` and `write`; those are counted by `/proc/PID/io`.
 
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use baton_client::{Client, ConnectOptions, SendFailure};
+use baton_testkit::{Puppet, WATCHDOG};
 use baton_tests::program;
 use rustix::thread::{SecureComputingMode, set_secure_computing_mode};
 
-const WATCHDOG: Duration = Duration::from_secs(60);
 const HANDOVERS: u64 = 100_000;
 const WARM_UP: u64 = 20_000;
 const ROUNDS: u64 = 4;
@@ -43,10 +42,9 @@ fn say(line: &str) {
     assert_eq!(rustix::io::write(std::io::stdout(), bytes.as_bytes()).unwrap(), bytes.len());
 }
 
-/// One byte of standard input: one `read`.
+/// An order, whole: one `read`.
 fn await_order() {
-    let mut byte = [0];
-    assert_eq!(rustix::io::read(std::io::stdin(), &mut byte).unwrap(), 1);
+    assert_eq!(rustix::io::read(std::io::stdin(), &mut [0; 8]).unwrap(), "go\n".len());
 }
 
 /// The SDK touches all pages of the pool beside the work, once; then that thread ends.
@@ -140,80 +138,45 @@ fn play(mut round: impl FnMut() -> bool) {
         // No `format!`, no panic: they might ask the kernel for memory.
         let line: &[u8] = if fine { b"@@ done\n" } else { b"@@ failed\n" };
         let _ = rustix::io::write(std::io::stdout(), line);
-        let _ = rustix::io::read(std::io::stdin(), &mut [0]);
+        let _ = rustix::io::read(std::io::stdin(), &mut [0; 8]);
     }
 }
 
-struct Peer {
-    child: Child,
-    orders: ChildStdin,
-    answers: std::sync::mpsc::Receiver<String>,
+fn start(role: &str, uri: &str) -> Puppet {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "role", "--nocapture", "--test-threads=1"]).env(ROLE, role).env(URI, uri);
+    Puppet::start(&mut command)
 }
 
-impl Peer {
-    fn start(role: &str, uri: &str) -> Self {
-        let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", "role", "--nocapture", "--test-threads=1"]).env(ROLE, role).env(URI, uri);
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let (tx, answers) = std::sync::mpsc::channel();
-        let stdout = BufReader::new(child.stdout.take().unwrap());
-        std::thread::spawn(move || {
-            for line in stdout.lines().map_while(Result::ok) {
-                if let Some((_, answer)) = line.split_once("@@ ") {
-                    let _ = tx.send(answer.to_owned());
-                }
-            }
-        });
-        let orders = child.stdin.take().unwrap();
-        Self { child, orders, answers }
-    }
-
-    #[track_caller]
-    fn expect(&mut self, answer: &str) {
-        let got = self.answers.recv_timeout(WATCHDOG);
-        assert_eq!(
-            got.as_deref(),
-            Ok(answer),
-            "{:?} (SIGKILL: it made a system call)",
-            self.child.try_wait()
-        );
-    }
-
-    fn order(&mut self) {
-        self.orders.write_all(b"x").unwrap();
-    }
-
-    /// How it stands, once all its threads wait: what it did last is counted then.
-    fn look(&self) -> Look {
-        let end = Instant::now() + WATCHDOG;
-        let sleeps = |task: std::fs::DirEntry| {
-            let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
-            stat.rsplit_once(')').is_some_and(|(_, rest)| rest.starts_with(" S"))
-        };
-        let tasks = || std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap().flatten();
-        while !tasks().all(sleeps) {
-            assert!(Instant::now() < end, "it does not wait for its order");
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        let read = |file: &str| std::fs::read_to_string(format!("/proc/{}/{file}", self.child.id())).unwrap();
-        let io = read("io");
-        let number =
-            |key: &str| io.lines().find_map(|l| l.strip_prefix(key)?.trim().parse::<u64>().ok()).unwrap();
-        let stat = read("stat");
-        let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
-        Look {
-            // Fields 10 and 12 of proc_pid_stat(5).
-            faults: [7, 9].map(|at| fields[at].parse().unwrap()),
-            reads_writes: number("syscr:") + number("syscw:"),
-            maps: read("maps"),
-        }
-    }
+/// No answer means killed for a system call.
+#[track_caller]
+fn expect(peer: &mut Puppet, answer: &str) {
+    assert_eq!(peer.answer(), answer);
 }
 
-impl Drop for Peer {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+/// How it stands, once all its threads wait: what it did last is counted then.
+fn look(peer: &Puppet) -> Look {
+    let end = Instant::now() + WATCHDOG;
+    let sleeps = |task: std::fs::DirEntry| {
+        let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+        stat.rsplit_once(')').is_some_and(|(_, rest)| rest.starts_with(" S"))
+    };
+    let tasks = || std::fs::read_dir(format!("/proc/{}/task", peer.pid())).unwrap().flatten();
+    while !tasks().all(sleeps) {
+        assert!(Instant::now() < end, "it does not wait for its order");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let read = |file: &str| std::fs::read_to_string(format!("/proc/{}/{file}", peer.pid())).unwrap();
+    let io = read("io");
+    let number =
+        |key: &str| io.lines().find_map(|l| l.strip_prefix(key)?.trim().parse::<u64>().ok()).unwrap();
+    let stat = read("stat");
+    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    Look {
+        // Fields 10 and 12 of proc_pid_stat(5).
+        faults: [7, 9].map(|at| fields[at].parse().unwrap()),
+        reads_writes: number("syscr:") + number("syscw:"),
+        maps: read("maps"),
     }
 }
 
@@ -232,25 +195,25 @@ fn a_hand_over_costs_no_system_call_no_page_fault_no_mapping() {
     daemon.args(["rmmt", "--listen", &uri, "--size", "16MiB", "--inbox-len", "256", "--max-block", "1MiB"]);
     let daemon = daemon.stdin(Stdio::null()).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
     let mut daemon = Ended(daemon);
-    let mut peers = [Peer::start("receiver", &uri), Peer::start("sender", &uri)];
+    let mut peers = [start("receiver", &uri), start("sender", &uri)];
     for peer in &mut peers {
-        peer.expect("ready");
+        expect(peer, "ready");
     }
     let payload = |maps: &str| {
         let line = maps.lines().find(|line| line.contains("baton-payload")).map(str::to_owned);
         line.unwrap_or_else(|| panic!("no payload in\n{maps}"))
     };
-    assert!(payload(&peers[0].look().maps).contains(" r--s "), "the receiver's payload is mapped read-only");
-    peers.iter_mut().for_each(Peer::order);
-    peers.iter_mut().for_each(|peer| peer.expect("done"));
+    assert!(payload(&look(&peers[0]).maps).contains(" r--s "), "the receiver's payload is mapped read-only");
+    peers.iter_mut().for_each(|peer| peer.order("go"));
+    peers.iter_mut().for_each(|peer| expect(peer, "done"));
     // The first round of the strict mode is warm-up, too (its first call of each kind). In the others the machine may
     // take a page away by itself once (memory pressure); an own fault would come back in every round.
     let mut best = None;
     for round in 2..=ROUNDS {
-        let before = [peers[0].look(), peers[1].look()];
-        peers.iter_mut().for_each(Peer::order);
-        peers.iter_mut().for_each(|peer| peer.expect("done"));
-        let after = [peers[0].look(), peers[1].look()];
+        let before = [look(&peers[0]), look(&peers[1])];
+        peers.iter_mut().for_each(|peer| peer.order("go"));
+        peers.iter_mut().for_each(|peer| expect(peer, "done"));
+        let after = [look(&peers[0]), look(&peers[1])];
         let faults: u64 = before
             .iter()
             .zip(&after)

@@ -10,8 +10,8 @@ use std::process::{Child, Command};
 use std::sync::{Arc, Mutex};
 
 use baton_client::{Client, ConnectOptions};
-use common::{Daemon, WATCHDOG, until, uri_in};
-use rustix::process::{Pid, Signal, kill_process};
+use common::{Daemon, WATCHDOG, kill, until, uri_in};
+use rustix::process::Signal;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 
@@ -83,11 +83,11 @@ impl Terminal {
         self.screen.lock().unwrap().screen_mut().set_size(rows, columns);
         resize(&self.line, columns, rows);
         // The terminal is not its controlling one, so the kernel sends no signal by itself.
-        kill_process(Pid::from_child(&self.child), Signal::WINCH).unwrap();
+        kill(self.child.id(), Signal::WINCH);
     }
 
     fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).unwrap();
+        kill(self.child.id(), signal);
     }
 
     /// Raw mode, alternate screen, hidden cursor.

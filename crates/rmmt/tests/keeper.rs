@@ -36,9 +36,7 @@ fn a_killed_keeper_is_replaced_and_the_next_one_keeps_as_well() {
 #[test]
 fn members_under_load_notice_neither_the_keepers_death_nor_the_daemons() {
     let mut daemon = Daemon::start();
-    let mut pair = [daemon.puppet("a", "a.in"), daemon.puppet("b", "b.in")];
-    pair[0].order("work b.in 1500");
-    pair[1].order("work a.in 1500");
+    let mut pair = daemon.pair_at_work(1500);
     for _ in 0..4 {
         let keeper = daemon.kill_keeper_and_wait();
         daemon.logged(&[&format!("keeper pid={keeper} follows")]);
@@ -47,23 +45,13 @@ fn members_under_load_notice_neither_the_keepers_death_nor_the_daemons() {
         kill(before, Signal::KILL);
         until("the next daemon", || (daemon.serving() != before).then_some(()));
     }
-    for puppet in &mut pair {
-        assert_eq!(puppet.answer(), "[] received some: true");
-    }
-    for puppet in &mut pair {
-        puppet.kill();
-    }
-    until("both to be reaped", || daemon.guests().is_empty().then_some(()));
-    daemon.assert_balanced();
-    assert_eq!(daemon.observer().pool().unwrap().blocks_in_use, 0);
+    daemon.assert_worked(&mut pair);
 }
 
 #[test]
 fn told_to_begin_anew_keeper_and_daemon_are_replaced_by_the_programs_file() {
     let daemon = Daemon::start();
-    let mut pair = [daemon.puppet("a", "a.in"), daemon.puppet("b", "b.in")];
-    pair[0].order("work b.in 1500");
-    pair[1].order("work a.in 1500");
+    let mut pair = daemon.pair_at_work(1500);
     for life in 1..=2 {
         let (keeper, before) = (daemon.keeper_pid(), daemon.serving());
         kill(keeper, Signal::HUP);
@@ -71,10 +59,7 @@ fn told_to_begin_anew_keeper_and_daemon_are_replaced_by_the_programs_file() {
         assert_eq!(daemon.observer().pool().unwrap().adoptions, life);
         assert_eq!(daemon.pid(), daemon.serving(), "it is the child of the same keeper process");
     }
-    for puppet in &mut pair {
-        assert_eq!(puppet.answer(), "[] received some: true");
-    }
-    daemon.assert_balanced();
+    daemon.assert_worked(&mut pair);
 }
 
 #[test]

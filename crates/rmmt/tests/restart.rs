@@ -58,21 +58,11 @@ fn who_died_while_there_was_no_daemon_is_reaped_by_the_next() {
 #[test]
 fn members_under_load_do_not_notice_that_the_daemon_is_killed() {
     let daemon = Daemon::start();
-    let mut pair = [daemon.puppet("a", "a.in"), daemon.puppet("b", "b.in")];
-    pair[0].order("work b.in 1500");
-    pair[1].order("work a.in 1500");
+    let mut pair = daemon.pair_at_work(1500);
     for _ in 0..5 {
         daemon.kill_and_wait();
     }
-    for puppet in &mut pair {
-        assert_eq!(puppet.answer(), "[] received some: true");
-    }
-    for puppet in &mut pair {
-        puppet.kill();
-    }
-    until("both to be reaped", || daemon.guests().is_empty().then_some(()));
-    daemon.assert_balanced();
-    assert_eq!(daemon.observer().pool().unwrap().blocks_in_use, 0);
+    daemon.assert_worked(&mut pair);
 }
 
 #[test]
@@ -140,12 +130,7 @@ fn one_daemon_at_a_time_and_a_stale_socket_is_replaced() {
 
 /// Tries to start another daemon at the same place, and returns what it says.
 fn stage_second(uri: &str) -> String {
-    let mut args = std::process::Command::new(std::env::current_exe().unwrap());
-    args.args(["--exact", "stage::role", "--nocapture", "--test-threads=1"])
-        .env("BATON_TEST_ROLE", "rmmt")
-        .env("BATON_TEST_URI", uri)
-        .env("BATON_TEST_OPTIONS", "");
-    let output = args.output().unwrap();
+    let output = stage::myself("rmmt", uri, "").output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     String::from_utf8_lossy(&output.stderr).into_owned()
 }

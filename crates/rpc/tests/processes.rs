@@ -4,28 +4,13 @@ mod common;
 
 use std::io::Read;
 use std::process::Command;
-use std::time::{Duration, Instant};
 
-use common::{Pingpong, Raw, Transport, WATCHDOG, pingpong_binary, request};
-use rustix::process::{Pid, Signal, kill_process};
+use common::{Pingpong, Raw, Transport, is_alive, kill, pingpong_binary, request, until};
+use rustix::process::Signal;
 use serde_json::json;
 
-fn pid(pid: i64) -> Pid {
-    Pid::from_raw(pid.try_into().unwrap()).unwrap()
-}
-
-/// True once the process is gone, or a zombie whose parent is.
-fn is_gone(process: i64) -> bool {
-    std::fs::read_to_string(format!("/proc/{process}/stat"))
-        .map_or(true, |stat| stat.rsplit(')').next().unwrap_or("").trim_start().starts_with('Z'))
-}
-
-fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !done() {
-        assert!(begun.elapsed() < WATCHDOG, "{what}: not within the watchdog's time");
-        std::thread::sleep(Duration::from_millis(2));
-    }
+fn all_gone(workers: &[(Raw, u32)]) {
+    until("all workers to be gone", || workers.iter().all(|(_, pid)| !is_alive(*pid)).then_some(()));
 }
 
 #[test]
@@ -34,7 +19,7 @@ fn workers_die_with_their_master() {
     let workers = server.one_per_worker(3);
     server.child.kill().unwrap();
     server.child.wait().unwrap();
-    until("all workers are gone", || workers.iter().all(|(_, pid)| is_gone(*pid)));
+    all_gone(&workers);
 }
 
 #[test]
@@ -47,13 +32,13 @@ fn termination_finishes_requests_under_way() {
             raw.send(&[request("ping", &json!(1)), request("sleep", &json!({"ms": 200}))].concat());
             assert_eq!(raw.receive().unwrap()["out"], "pong");
         }
-        kill_process(Pid::from_child(&server.child), signal).unwrap();
+        kill(server.child.id(), signal);
         for (raw, _) in &mut workers {
             assert_eq!(raw.receive().unwrap()["out"], "sleep");
             assert_eq!(raw.receive(), None);
         }
         assert!(server.child.wait().unwrap().success());
-        until("all workers are gone", || workers.iter().all(|(_, pid)| is_gone(*pid)));
+        all_gone(&workers);
         let path = server.uri.strip_prefix("un://").unwrap();
         assert!(!std::path::Path::new(path).exists(), "the socket file is removed");
     }
@@ -65,13 +50,13 @@ fn a_worker_killed_by_hand_takes_its_own_connections_only() {
     let mut workers = server.one_per_worker(2);
     let (mut victim, victim_pid) = workers.remove(0);
     let (mut other, other_pid) = workers.remove(0);
-    kill_process(pid(victim_pid), Signal::KILL).unwrap();
+    kill(victim_pid, Signal::KILL);
     assert_eq!(victim.receive(), None);
     assert_eq!(other.whoami(), other_pid);
     let mut pids = Vec::new();
-    until("a successor answers", || {
+    until("a successor's answer", || {
         pids.push(server.connect().whoami());
-        pids.iter().any(|pid| *pid != other_pid && *pid != victim_pid)
+        pids.iter().any(|pid| *pid != other_pid && *pid != victim_pid).then_some(())
     });
     assert!(!pids.contains(&victim_pid));
 }

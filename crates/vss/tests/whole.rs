@@ -7,7 +7,6 @@ use std::{
     env,
     path::{Path, PathBuf},
     process::{Child, Command, ExitCode, Stdio},
-    time::{Duration, Instant},
 };
 
 use aits_frame::{HEADER_LEN, Header, PictureLayout};
@@ -17,6 +16,7 @@ use aits_orders::{
 };
 use aits_tfjs2onnx::onnx::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto};
 use baton_client::{Client, ConnectOptions, Sender};
+use baton_testkit::{WATCHDOG, kill, until};
 use clap::Parser;
 use prost::Message;
 
@@ -106,18 +106,6 @@ fn model(path: &Path) {
     std::fs::write(path, ModelProto::new(graph).encode_to_vec()).expect("the model can be written");
 }
 
-/// Tries until it works; the watchdog is generous.
-fn until<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
-    let watchdog = Instant::now() + Duration::from_secs(60);
-    loop {
-        if let Some(done) = attempt() {
-            return done;
-        }
-        assert!(Instant::now() < watchdog, "{what} did not happen");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
 struct System {
     runtime: tokio::runtime::Runtime,
     rpc: baton_rpc::Client,
@@ -202,7 +190,7 @@ fn frames_become_results() {
     ];
     let mut vss = Process::start(&arguments);
 
-    let options = ConnectOptions::new("test").timeout(Duration::from_secs(60));
+    let options = ConnectOptions::new("test").timeout(WATCHDOG);
     let (pool, _inbox) = Client::connect(&run.uri("rmmt"), options).expect("the daemon comes up");
     let sender = || until("the vss in the pool", || pool.sender(&inbox::vss_frames(3)).ok());
     let mut system = System {
@@ -274,8 +262,7 @@ fn frames_become_results() {
 }
 
 fn terminate(process: &Process) {
-    let pid = rustix::process::Pid::from_child(&process.0);
-    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it can be told to end");
+    kill(process.0.id(), rustix::process::Signal::TERM);
 }
 
 fn a_model_that_is_none_ends_it_with_a_sentence() {

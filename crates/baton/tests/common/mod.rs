@@ -1,15 +1,12 @@
 //! A real daemon in a directory of its own, and the program under test.
-#![allow(dead_code, reason = "each test program uses its own part of this")]
+#![allow(dead_code, unused_imports, reason = "each test program uses its own part of this")]
 
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
 
 use baton_client::Observer;
-use rustix::process::{Pid, Signal, kill_process};
-
-/// Against hanging; nothing here takes a second on an idle machine.
-pub const WATCHDOG: Duration = Duration::from_secs(60);
+pub use baton_testkit::{WATCHDOG, kill, until};
+use rustix::process::Signal;
 
 /// The program, not started yet.
 pub fn command(args: &[&str]) -> Command {
@@ -35,19 +32,6 @@ pub fn said(args: &[&str]) -> String {
     text(&output.stdout)
 }
 
-/// Waits until `found` gives something.
-#[track_caller]
-pub fn until<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + WATCHDOG;
-    loop {
-        if let Some(found) = found() {
-            return found;
-        }
-        assert!(Instant::now() < end, "waited in vain for {what}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
-
 /// A memory daemon under its keeper.
 pub struct Daemon(pub Child);
 
@@ -63,13 +47,12 @@ impl Daemon {
     pub fn kill_serving(&self) {
         let keeper = self.0.id();
         let children = std::fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children")).unwrap();
-        let serving: i32 =
-            children.split_whitespace().next().expect("the keeper has a child").parse().unwrap();
-        kill_process(Pid::from_raw(serving).unwrap(), Signal::KILL).unwrap();
+        let serving = children.split_whitespace().next().expect("the keeper has a child").parse().unwrap();
+        kill(serving, Signal::KILL);
     }
 
     pub fn stop(&mut self) -> Option<i32> {
-        kill_process(Pid::from_child(&self.0), Signal::TERM).unwrap();
+        kill(self.0.id(), Signal::TERM);
         self.0.wait().unwrap().code()
     }
 }

@@ -1,41 +1,17 @@
 //! A cluster of real worker processes (the echo example), and clients that check what comes back.
-#![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(dead_code, unused_imports, reason = "each test binary uses its part")]
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::{OnceLock, mpsc};
+use std::path::PathBuf;
+use std::sync::mpsc;
 use std::time::Duration;
 
 use baton_cluster::{Address, Builder, Cluster, Event, Stream};
-use rustix::process::{Pid, Signal, kill_process};
+pub use baton_testkit::{WATCHDOG, is_alive, kill as signal};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// Nothing here takes so long; a test that waits for longer has failed.
-pub const WATCHDOG: Duration = Duration::from_secs(30);
-
-/// The echo example. `cargo test` builds it; `cargo test --test NAME` does not, so it is built here if it is missing or
-/// older than this test.
+/// The echo example.
 pub fn echo_binary() -> PathBuf {
-    static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(build_example).clone()
-}
-
-fn build_example() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let profile = test.parent().and_then(Path::parent).unwrap();
-    let binary = profile.join("examples/echo");
-    let age = |path: &Path| path.metadata().and_then(|meta| meta.modified()).ok();
-    if age(&binary) < age(&test) {
-        let built = Command::new(env!("CARGO"))
-            .args(["build", "--quiet", "--example", "echo", "--manifest-path"])
-            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"))
-            .arg("--target-dir")
-            .arg(profile.parent().unwrap())
-            .args((profile.file_name() == Some("release".as_ref())).then_some("--release"))
-            .status();
-        assert!(built.unwrap().success());
-    }
-    binary
+    baton_testkit::example(env!("CARGO_MANIFEST_DIR"), "echo")
 }
 
 /// What happened so far and what comes.
@@ -98,16 +74,6 @@ pub async fn round_trip(stream: &mut Stream) -> std::io::Result<()> {
 /// True once the server has closed the connection.
 pub async fn is_closed(stream: &mut Stream) -> bool {
     !matches!(tokio::time::timeout(WATCHDOG, stream.read(&mut [0])).await.expect("not closed"), Ok(1..))
-}
-
-pub fn signal(pid: u32, signal: Signal) {
-    kill_process(Pid::from_raw(pid.try_into().unwrap()).unwrap(), signal).unwrap();
-}
-
-pub fn is_alive(pid: u32) -> bool {
-    // A dead child that nobody waits for any more is a zombie, which counts as dead.
-    std::fs::read_to_string(format!("/proc/{pid}/stat"))
-        .is_ok_and(|stat| !stat.rsplit(')').next().unwrap_or("").trim_start().starts_with('Z'))
 }
 
 /// Awaits what has no event of its own.

@@ -1,21 +1,17 @@
 //! Real processes for the tests: this test program starts itself as the memory daemon (keeper and daemon) and as members
 //! that do what they are told over their standard input.
-#![allow(dead_code, reason = "each test program uses its own part of the stage")]
+#![allow(dead_code, unused_imports, reason = "each test program uses its own part of the stage")]
 
 pub mod classic;
 mod puppet;
 
-use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, ExitCode, ExitStatus, Stdio};
-use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
+use std::time::Duration;
 
 use baton_client::{Client, ConnectOptions, Inbox, Member, MemberKind, Observer};
-use rustix::process::{Pid, Signal, kill_process};
-
-/// A watchdog, not a measure: nothing here takes a second unless it hangs.
-pub const WATCHDOG: Duration = Duration::from_secs(30);
+pub use baton_testkit::{Puppet, WATCHDOG, kill, until};
+use rustix::process::Signal;
 
 const ROLE: &str = "BATON_TEST_ROLE";
 const URI: &str = "BATON_TEST_URI";
@@ -84,23 +80,6 @@ pub fn myself(role: &str, uri: &str, options: &str) -> Command {
         .env(URI, uri)
         .env(OPTIONS, options);
     command
-}
-
-/// Waits until `found` gives something.
-#[track_caller]
-pub fn until<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + WATCHDOG;
-    loop {
-        if let Some(found) = found() {
-            return found;
-        }
-        assert!(Instant::now() < end, "waited in vain for {what}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
-
-pub fn kill(pid: u32, signal: Signal) {
-    kill_process(Pid::from_raw(i32::try_from(pid).unwrap()).unwrap(), signal).unwrap();
 }
 
 /// A memory daemon under its keeper, in a directory of its own.
@@ -270,7 +249,31 @@ impl Daemon {
 
     /// A member in a process of its own. `inbox` may be empty.
     pub fn puppet(&self, name: &str, inbox: &str) -> Puppet {
-        Puppet::start(&self.uri(), &format!("{name} {inbox}"))
+        let mut puppet = Puppet::start(&mut myself("member", &self.uri(), &format!("{name} {inbox}")));
+        assert_eq!(puppet.answer(), "attached");
+        puppet
+    }
+
+    /// Two members at work: each sends the other whatever it gets, for as many milliseconds.
+    pub fn pair_at_work(&self, ms: u32) -> [Puppet; 2] {
+        let mut pair = [self.puppet("a", "a.in"), self.puppet("b", "b.in")];
+        pair[0].order(&format!("work b.in {ms}"));
+        pair[1].order(&format!("work a.in {ms}"));
+        pair
+    }
+
+    /// The work is done, without one error; both are killed, and nothing is left of them.
+    #[track_caller]
+    pub fn assert_worked(&self, pair: &mut [Puppet; 2]) {
+        for puppet in &mut *pair {
+            assert_eq!(puppet.answer(), "[] received some: true");
+        }
+        for puppet in pair {
+            puppet.kill();
+        }
+        until("both to be reaped", || self.guests().is_empty().then_some(()));
+        self.assert_balanced();
+        assert_eq!(self.observer().pool().unwrap().blocks_in_use, 0);
     }
 
     /// The books balance: nobody holds a block that nobody should, none is lost.
@@ -312,66 +315,4 @@ fn children(pid: u32) -> Vec<u32> {
         .filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok())
         .flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
         .collect()
-}
-
-/// A member process that does what it is told; killed when dropped.
-pub struct Puppet {
-    child: Child,
-    orders: ChildStdin,
-    answers: mpsc::Receiver<String>,
-}
-
-impl Puppet {
-    fn start(uri: &str, options: &str) -> Self {
-        let mut child =
-            myself("member", uri, options).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let (tx, answers) = mpsc::channel();
-        let stdout = BufReader::new(child.stdout.take().unwrap());
-        std::thread::spawn(move || {
-            for line in stdout.lines().map_while(Result::ok) {
-                // The harness writes to the same stream, and may leave its line open.
-                if let Some((_, answer)) = line.split_once("@@ ") {
-                    let _ = tx.send(answer.to_owned());
-                }
-            }
-        });
-        let orders = child.stdin.take().unwrap();
-        let mut puppet = Self { child, orders, answers };
-        assert_eq!(puppet.answer(), "attached");
-        puppet
-    }
-
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// Gives an order without waiting for the answer.
-    pub fn order(&mut self, order: &str) {
-        writeln!(self.orders, "{order}").unwrap();
-    }
-
-    #[track_caller]
-    pub fn answer(&mut self) -> String {
-        self.answers.recv_timeout(WATCHDOG).expect("the member does not answer")
-    }
-
-    /// Gives an order and waits for the answer.
-    #[track_caller]
-    pub fn ask(&mut self, order: &str) -> String {
-        self.order(order);
-        self.answer()
-    }
-
-    /// SIGKILL, and waits for the end.
-    pub fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-}
-
-impl Drop for Puppet {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }

@@ -1,42 +1,18 @@
 //! A pingpong server in processes of its own, and a client that speaks in bytes.
-#![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(dead_code, unused_imports, reason = "each test binary uses its part")]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
-use std::time::Duration;
 
+pub use baton_testkit::{WATCHDOG, is_alive, kill, until};
 use serde_json::{Value, json};
 
-/// Nothing here takes so long; a test that waits for longer has failed.
-pub const WATCHDOG: Duration = Duration::from_secs(30);
-
-/// The example server. `cargo test` builds it; `cargo test --test NAME` does not, so it is built here if it is missing or
-/// older than this test.
+/// The example server.
 pub fn pingpong_binary() -> PathBuf {
-    static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(build_example).clone()
-}
-
-fn build_example() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let profile = test.parent().and_then(Path::parent).unwrap();
-    let binary = profile.join("examples/pingpong");
-    let age = |path: &Path| path.metadata().and_then(|meta| meta.modified()).ok();
-    if age(&binary) < age(&test) {
-        let built = Command::new(env!("CARGO"))
-            .args(["build", "--quiet", "--example", "pingpong", "--manifest-path"])
-            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"))
-            .arg("--target-dir")
-            .arg(profile.parent().unwrap())
-            .args((profile.file_name() == Some("release".as_ref())).then_some("--release"))
-            .status();
-        assert!(built.unwrap().success());
-    }
-    binary
+    baton_testkit::example(env!("CARGO_MANIFEST_DIR"), "pingpong")
 }
 
 /// A running pingpong server; killed, and its workers with it, when dropped.
@@ -85,7 +61,7 @@ impl Pingpong {
     }
 
     /// One connection to each of `workers` workers, with that worker's pid.
-    pub fn one_per_worker(&self, workers: usize) -> Vec<(Raw, i64)> {
+    pub fn one_per_worker(&self, workers: usize) -> Vec<(Raw, u32)> {
         (0..workers)
             .map(|_| {
                 let mut raw = self.connect();
@@ -175,8 +151,8 @@ impl Raw {
         self.receive().unwrap()
     }
 
-    pub fn whoami(&mut self) -> i64 {
-        self.call("whoami", Value::Null)["result"].as_i64().unwrap()
+    pub fn whoami(&mut self) -> u32 {
+        self.call("whoami", Value::Null)["result"].as_u64().unwrap().try_into().unwrap()
     }
 }
 
