@@ -1,6 +1,9 @@
 //! Who is at the other end, as the kernel knows it.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{getsockopt, sockopt};
 
 /// The process at the other end of a connected Unix socket: the one that called `connect`, `listen` or
 /// `socketpair`, as recorded by the kernel at that moment. The peer cannot forge it.
@@ -38,4 +41,30 @@ pub fn peer_credentials(socket: impl AsFd) -> Result<PeerCredentials, PeerError>
         return Err(PeerError(std::io::Error::other("it lives in another pid namespace")));
     }
     Ok(PeerCredentials { pid, uid: cred.uid.as_raw(), gid: cred.gid.as_raw() })
+}
+
+/// What the kernel hands out as the process at the other end.
+#[derive(Debug)]
+pub enum PeerPidfd {
+    /// A pidfd of the very process that connected, whatever became of its number.
+    Process(OwnedFd),
+    /// It has ended, and its parent has taken note.
+    Ended,
+    /// This kernel cannot say (it is older than Linux 6.5).
+    Unsupported,
+}
+
+/// Asks the kernel for the process at the other end (`SO_PEERPIDFD`): the one that [`peer_credentials`] names, without
+/// the doubt whether its number is another's by now.
+///
+/// # Errors
+/// The kernel's error, in practice "too many open files", or that `socket` is no connected Unix socket.
+pub fn peer_pidfd(socket: impl AsFd) -> std::io::Result<PeerPidfd> {
+    match getsockopt(&socket, sockopt::PeerPidfd) {
+        Ok(pidfd) => Ok(PeerPidfd::Process(pidfd)),
+        // Which of the two depends on the kernel's version.
+        Err(Errno::ESRCH | Errno::EINVAL) => Ok(PeerPidfd::Ended),
+        Err(Errno::ENOPROTOOPT) => Ok(PeerPidfd::Unsupported),
+        Err(errno) => Err(errno.into()),
+    }
 }

@@ -28,7 +28,7 @@ mod credentials;
 mod recv;
 mod send;
 
-pub use credentials::{PeerCredentials, PeerError, peer_credentials};
+pub use credentials::{PeerCredentials, PeerError, PeerPidfd, peer_credentials, peer_pidfd};
 pub use recv::{Received, RecvError, recv};
 pub use send::{SendError, send, send_all};
 

@@ -190,7 +190,7 @@ impl Session {
                 return Err(Failure::new(ErrorCode::BadRequest, "this connection is attached already"));
             }
             Request::Attach(ask) => {
-                let admitted = Registry::admit(registry, peer, &ask, self.number)?;
+                let admitted = Registry::admit(registry, peer, &ask, self.number, &self.stream)?;
                 let fds = self.house.descriptors(ask.access == Access::ReadOnly, admitted.wake).map_err(
                     |error| {
                         tracing::error!("rmmt: pid={}: descriptors: {error}", peer.pid);

@@ -1,8 +1,9 @@
 //! Waiting for the death of a process, and descriptors in tokio.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
+use baton_fdpass::{PeerPidfd, peer_pidfd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::io::unix::AsyncFd;
@@ -38,6 +39,27 @@ impl Process {
             Err(rustix::io::Errno::SRCH) => return Err(ended()),
             Err(errno) => return Err(io(errno.into())),
         };
+        Self::behind(pidfd, pid, start_time)
+    }
+
+    /// Opens the process that connected `socket`, of which the kernel says that it was `pid`, and which says that it
+    /// started at `start_time`.
+    ///
+    /// Since Linux 6.5 the kernel hands out the very process that connected (SO_PEERPIDFD). Older ones know its number
+    /// only: if it ended, left its socket to somebody else, and its number was given to a third, that one would be
+    /// followed instead, provided that its start time is what was said.
+    pub(crate) fn of_peer(socket: impl AsFd, pid: u32, start_time: u64) -> Result<Self, ProcessError> {
+        match peer_pidfd(socket) {
+            Ok(PeerPidfd::Process(pidfd)) => Self::behind(pidfd, pid, start_time),
+            Ok(PeerPidfd::Ended) => Err(ProcessError::Ended { pid }),
+            Ok(PeerPidfd::Unsupported) => Self::open(pid, start_time),
+            Err(source) => Err(ProcessError::Io { pid, source }),
+        }
+    }
+
+    fn behind(pidfd: OwnedFd, pid: u32, start_time: u64) -> Result<Self, ProcessError> {
+        let ended = || ProcessError::Ended { pid };
+        let io = |source| ProcessError::Io { pid, source };
         let found = start_time_of(pid).map_err(|_| ended())?;
         let process = Self { pidfd: async_fd(pidfd).map_err(io)? };
         if found != start_time || process.has_ended() {
