@@ -106,6 +106,7 @@ pub fn keep(
             store: Store::new(limits.deposits_max, Systemd::from_env(), found),
             limits,
             backoff: Backoff::default(),
+            reserve: Reserve::default(),
         };
         keeper.run(begin, command).await
     })
@@ -146,6 +147,8 @@ struct Life {
     ready: bool,
     leaving: Option<u8>,
     dismissed: bool,
+    /// Told by SIGHUP to begin anew: the daemon is looking for another keeper.
+    renewing: bool,
     /// Its pid, if it is not our child.
     followed: u32,
     /// To be told to make room, once it is ready.
@@ -157,9 +160,9 @@ struct Life {
 
 impl Life {
     /// Takes note of what it said; what to answer.
-    fn hear(&mut self, said: Said, store: &Store) -> Option<Message> {
+    fn hear(&mut self, said: Said, store: &Store) -> Vec<Message> {
         match said {
-            Said::Nothing => return None,
+            Said::Nothing => {}
             Said::Ready => {
                 self.ready = true;
                 store.systemd.ready("serving");
@@ -171,14 +174,22 @@ impl Life {
                         store.len()
                     );
                 }
-                return std::mem::take(&mut self.retire).then_some(Message::Retire);
+                let retire = std::mem::take(&mut self.retire).then_some(Message::Retire);
+                return [Message::Complete].into_iter().chain(retire).collect();
             }
             Said::Leaving(code) => self.leaving = Some(code),
             Said::Dismissed => self.dismissed = true,
             Said::Alive => store.systemd.alive(),
-            Said::Refused(key) => return Some(Message::Refused { key }),
+            Said::Refused(key) => return vec![Message::Refused { key }],
+            Said::Held(key) => return vec![Message::Held { key }],
+            Said::Stay => {
+                tracing::warn!(
+                    "keeper: there is no other keeper, so this one goes on; the daemon's log says why"
+                );
+                self.renewing = false;
+            }
         }
-        None
+        Vec::new()
     }
 }
 
@@ -187,6 +198,7 @@ struct Keeper {
     store: Store,
     limits: Limits,
     backoff: Backoff,
+    reserve: Reserve,
 }
 
 impl Keeper {
@@ -197,14 +209,14 @@ impl Keeper {
     ) -> Result<Kept, KeepError> {
         let mut life = Life::default();
         let (mut daemon, mut socket) = match begin {
-            Begin::Start => spawn(command())?,
+            Begin::Start => self.reserve.spawn(command())?,
             Begin::Follow { socket, replace_daemon } => {
                 life.retire = replace_daemon;
                 follow(socket)?
             }
         };
+        self.reserve.fill();
         loop {
-            let mut renewing = false;
             life.handed_over = !daemon.is_child();
             life.followed = if daemon.is_child() { 0 } else { daemon.pid() };
             loop {
@@ -218,7 +230,7 @@ impl Keeper {
                         }
                         Order::Renew => {
                             // Ends with its dismissal, or not at all: then this one stays.
-                            renewing = true;
+                            life.renewing = true;
                             tracing::info!("keeper: told to begin anew; waiting for another keeper");
                             let _ended_meanwhile = say(&socket, &Message::Replace, None).await;
                         }
@@ -233,7 +245,7 @@ impl Keeper {
             drain(&socket, &mut self.store, &mut life);
             step!(KeepDrained);
             if life.dismissed {
-                return Ok(if renewing { Kept::Renew } else { Kept::Ended(0) });
+                return Ok(if life.renewing { Kept::Renew } else { Kept::Ended(0) });
             }
             let status = daemon.status();
             if let Some(code) = life.leaving {
@@ -263,8 +275,34 @@ impl Keeper {
                     return Ok(Kept::Ended(0));
                 }
             }
+            (daemon, socket) = self.next(&mut command).await?;
             life = Life::default();
-            (daemon, socket) = spawn(command())?;
+        }
+    }
+
+    /// Starts the next daemon. What it shall be given is held here alone, so this is tried again and again where a first
+    /// start would fail: for want of memory or descriptors, or because the program's file is being replaced.
+    async fn next(
+        &mut self,
+        command: &mut impl FnMut() -> std::process::Command,
+    ) -> Result<(Daemon, AsyncFd<OwnedFd>), KeepError> {
+        loop {
+            let error = match self.reserve.spawn(command()) {
+                Ok(spawned) => return Ok(spawned),
+                Err(error) => error,
+            };
+            let Some(pause) = self.backoff.failed(false, self.limits.failures_max) else { return Err(error) };
+            tracing::error!(
+                "keeper: {error}; {} descriptors kept, trying again in {} ms",
+                self.store.len(),
+                pause.as_millis()
+            );
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                order = self.signals.order() => if matches!(order, Order::End) {
+                    return Err(error);
+                }
+            }
         }
     }
 
@@ -280,6 +318,32 @@ impl Keeper {
 
 /// Exit code of a daemon that makes room for the next one (EX_TEMPFAIL of sysexits).
 pub const RETIRED: u8 = 75;
+
+/// Descriptors to give up for a moment, so that a keeper that holds as many as it may can still start a daemon.
+#[derive(Default)]
+struct Reserve(Vec<OwnedFd>);
+
+impl Reserve {
+    /// A socket pair, the pipe that tells whether the program could be started, a pidfd; twice that.
+    const SIZE: usize = 10;
+
+    /// Sets descriptors aside, as far as there are any.
+    fn fill(&mut self) {
+        while self.0.len() < Self::SIZE {
+            match rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC) {
+                Ok(fd) => self.0.push(fd),
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn spawn(&mut self, command: std::process::Command) -> Result<(Daemon, AsyncFd<OwnedFd>), KeepError> {
+        self.0.clear();
+        let spawned = spawn(command);
+        self.fill();
+        spawned
+    }
+}
 
 fn spawn(mut command: std::process::Command) -> Result<(Daemon, AsyncFd<OwnedFd>), KeepError> {
     let (ours, theirs) = fdpass::socket_pair(fdpass::PairKind::SeqPacket).map_err(KeepError::Setup)?;
@@ -324,7 +388,7 @@ async fn serve(socket: &AsyncFd<OwnedFd>, store: &mut Store, life: &mut Life) {
                 let len = received.len;
                 let said = store.take(buffer.get(..len).unwrap_or_default(), received);
                 step!(KeepTook);
-                if let Some(answer) = life.hear(said, store) {
+                for answer in life.hear(said, store) {
                     let _ended_meanwhile = say(socket, &answer, None).await;
                 }
                 if life.dismissed {
@@ -370,6 +434,6 @@ fn drain(socket: &AsyncFd<OwnedFd>, store: &mut Store, life: &mut Life) {
         }
         let len = received.len;
         let said = store.take(buffer.get(..len).unwrap_or_default(), received);
-        let _nobody_to_tell = life.hear(said, store);
+        let _nobody_to_tell: Vec<Message> = life.hear(said, store);
     }
 }

@@ -12,6 +12,9 @@
 //! | 8 replace | 0 | – | no | keeper → child: find another keeper and dismiss me |
 //! | 9 retire | 0 | – | no | keeper → child: end, another one of you is started from the program's file |
 //! | 10 refused | key length | key | no | keeper → child: the descriptor under this key is not held |
+//! | 11 held | key length | key | no | keeper → child: what was refused under this key is held now |
+//! | 12 complete | 0 | – | no | keeper → child: everything that came before `ready` has been dealt with |
+//! | 13 stay | 0 | – | no | child → keeper: no other keeper can be had; go on |
 
 /// Longest key in bytes.
 pub const KEY_LEN_MAX: usize = 64;
@@ -59,6 +62,15 @@ pub enum Message {
         /// As deposited.
         key: String,
     },
+    /// What was refused under this key is held now.
+    Held {
+        /// As deposited.
+        key: String,
+    },
+    /// Everything that came before `Ready` has been dealt with.
+    Complete,
+    /// No other keeper can be had.
+    Stay,
 }
 
 /// Key or note out of bounds.
@@ -76,6 +88,7 @@ impl Message {
             Self::Deposit { key, note } => (1, key, note),
             Self::Withdraw { key } => (2, key, &[]),
             Self::Refused { key } => (10, key, &[]),
+            Self::Held { key } => (11, key, &[]),
             Self::Ready => return Ok(vec![3, 0]),
             Self::End => return Ok(vec![4, 0]),
             Self::Leaving { code } => return Ok(vec![5, *code]),
@@ -83,6 +96,8 @@ impl Message {
             Self::Alive => return Ok(vec![7, 0]),
             Self::Replace => return Ok(vec![8, 0]),
             Self::Retire => return Ok(vec![9, 0]),
+            Self::Complete => return Ok(vec![12, 0]),
+            Self::Stay => return Ok(vec![13, 0]),
         };
         let key_len = u8::try_from(key.len()).map_err(|_| TooLong)?;
         if key.is_empty() || key.len() > KEY_LEN_MAX || note.len() > NOTE_LEN_MAX {
@@ -103,18 +118,21 @@ impl Message {
         }
         let (key, note) = rest.split_at_checked(usize::from(key_len))?;
         let message = match tag {
-            1 | 2 | 10 if key.is_empty() || key.len() > KEY_LEN_MAX || note.len() > NOTE_LEN_MAX => {
+            1 | 2 | 10 | 11 if key.is_empty() || key.len() > KEY_LEN_MAX || note.len() > NOTE_LEN_MAX => {
                 return None;
             }
             1 => Self::Deposit { key: String::from_utf8(key.to_vec()).ok()?, note: note.to_vec() },
             2 if note.is_empty() => Self::Withdraw { key: String::from_utf8(key.to_vec()).ok()? },
             10 if note.is_empty() => Self::Refused { key: String::from_utf8(key.to_vec()).ok()? },
+            11 if note.is_empty() => Self::Held { key: String::from_utf8(key.to_vec()).ok()? },
             3 if rest.is_empty() => Self::Ready,
             4 if rest.is_empty() => Self::End,
             6 if rest.is_empty() => Self::Dismissed,
             7 if rest.is_empty() => Self::Alive,
             8 if rest.is_empty() => Self::Replace,
             9 if rest.is_empty() => Self::Retire,
+            12 if rest.is_empty() => Self::Complete,
+            13 if rest.is_empty() => Self::Stay,
             _ => return None,
         };
         Some(message)
@@ -130,7 +148,8 @@ mod tests {
         #[test]
         fn deposits_come_back(key in "[a-z0-9/]{1,64}", note in proptest::collection::vec(any::<u8>(), 0..1024)) {
             let refused = Message::Refused { key: key.clone() };
-            for message in [Message::Deposit { key: key.clone(), note }, Message::Withdraw { key }, refused] {
+            let held = Message::Held { key: key.clone() };
+            for message in [Message::Deposit { key: key.clone(), note }, Message::Withdraw { key }, refused, held] {
                 let bytes = message.encode().unwrap();
                 prop_assert!(bytes.len() <= PACKET_LEN_MAX);
                 prop_assert_eq!(Message::decode(&bytes), Some(message));

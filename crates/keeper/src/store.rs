@@ -1,6 +1,6 @@
 //! What the keeper holds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 
 use baton_fdpass as fdpass;
@@ -18,6 +18,8 @@ pub(crate) struct Held {
 /// The descriptors, and the copy of them with systemd if there is one.
 pub(crate) struct Store {
     held: BTreeMap<String, Held>,
+    /// What the daemon was told is not held.
+    refused: BTreeSet<String>,
     most: usize,
     pub(crate) systemd: Systemd,
 }
@@ -37,12 +39,16 @@ pub(crate) enum Said {
     Alive,
     /// This could not be held: it must be told.
     Refused(String),
+    /// This is held now, after it was refused: it must be told.
+    Held(String),
+    /// It has found no other keeper.
+    Stay,
 }
 
 impl Store {
     pub(crate) fn new(most: usize, systemd: Systemd, found: Vec<Deposit>) -> Self {
         let held = found.into_iter().map(|Deposit { key, note, fd }| (key, Held { note, fd })).collect();
-        Self { held, most, systemd }
+        Self { held, refused: BTreeSet::new(), most, systemd }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -58,14 +64,10 @@ impl Store {
         match (Message::decode(bytes), received.fds.pop()) {
             (Some(Message::Deposit { key, note }), Some(fd)) => self.hold(key, note, fd),
             (Some(Message::Deposit { key, .. }), None) => {
-                tracing::error!(
-                    "keeper: `{key}` cannot be held: this process has no file descriptor left ({} held); raise the limit \
-                     of open files",
-                    self.held.len()
-                );
-                Said::Refused(key)
+                self.refuse(key, "this process has no file descriptor left; raise the limit of open files")
             }
             (Some(Message::Withdraw { key }), None) => {
+                self.refused.remove(&key);
                 if let Some(held) = self.held.remove(&key) {
                     self.systemd.remove(&key, &held.note);
                 }
@@ -75,6 +77,7 @@ impl Store {
             (Some(Message::Leaving { code }), None) => Said::Leaving(code),
             (Some(Message::Dismissed), None) => Said::Dismissed,
             (Some(Message::Alive), None) => Said::Alive,
+            (Some(Message::Stay), None) => Said::Stay,
             _ => {
                 tracing::warn!("keeper: the daemon sent something that is no message; ignored");
                 Said::Nothing
@@ -85,18 +88,27 @@ impl Store {
     fn hold(&mut self, key: String, note: Vec<u8>, fd: OwnedFd) -> Said {
         let known = self.held.contains_key(&key);
         if !known && self.held.len() >= self.most {
-            tracing::error!(
-                "keeper: `{key}` cannot be held: {} descriptors are held already",
-                self.held.len()
-            );
-            return Said::Refused(key);
+            return self.refuse(key, "that is as many as a keeper takes");
         }
         if !known {
             // A later note stays here only: systemd keeps one copy of a descriptor, and taking it out to put it in again
             // under another name would leave a moment without it.
             self.systemd.store(&key, &note, &fd);
         }
-        self.held.insert(key, Held { note, fd });
+        let was_refused = self.refused.remove(&key);
+        self.held.insert(key.clone(), Held { note, fd });
+        if was_refused {
+            tracing::info!("keeper: `{key}` is held after all");
+            return Said::Held(key);
+        }
         Said::Nothing
+    }
+
+    /// Said once in the log: the daemon tries again and again.
+    fn refuse(&mut self, key: String, why: &str) -> Said {
+        if self.refused.insert(key.clone()) {
+            tracing::error!("keeper: `{key}` cannot be held beside {} others: {why}", self.held.len());
+        }
+        Said::Refused(key)
     }
 }

@@ -135,6 +135,14 @@ impl Ward {
         self.say(&Message::Dismissed, &[])
     }
 
+    /// Tells the keeper that wants to be replaced that no other one can be had: it stays.
+    ///
+    /// # Errors
+    /// [`WardError`].
+    pub fn stay(&self) -> Result<(), WardError> {
+        self.say(&Message::Stay, &[])
+    }
+
     /// Tells the keeper that this daemon ends on purpose, with this exit code.
     ///
     /// # Errors
@@ -194,6 +202,10 @@ impl Ward {
 pub enum Heard {
     /// It could not hold what was deposited under this key.
     Refused(String),
+    /// It holds now what it had refused under this key.
+    Held(String),
+    /// It has dealt with everything that was deposited before [`Ward::ready`].
+    Complete,
     /// It wants to be replaced by another keeper.
     Replace,
     /// The daemon shall end without cleaning up: the keeper starts the next one from the program's file.
@@ -217,6 +229,8 @@ impl Heard {
             }
             match buffer.get(..received.len).and_then(Message::decode) {
                 Some(Message::Refused { key }) => return Some(Self::Refused(key)),
+                Some(Message::Held { key }) => return Some(Self::Held(key)),
+                Some(Message::Complete) => return Some(Self::Complete),
                 Some(Message::Replace) => return Some(Self::Replace),
                 Some(Message::Retire) => return Some(Self::Retire),
                 _ => tracing::warn!("ward: the keeper sent something that is no message; ignored"),

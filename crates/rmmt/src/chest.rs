@@ -68,8 +68,12 @@ impl Chest {
     }
 
     /// Duplicates of the daemon's own belongings. The pool's memory first: it matters most.
-    pub(crate) fn duplicates(&self) -> std::io::Result<Vec<Deposit>> {
-        self.own.iter().map(|own| duplicate(&own.key, &own.note, &own.fd)).collect()
+    pub(crate) fn duplicates(&self, wanted: impl Fn(&str) -> bool) -> std::io::Result<Vec<Deposit>> {
+        self.own
+            .iter()
+            .filter(|own| wanted(&own.key))
+            .map(|own| duplicate(&own.key, &own.note, &own.fd))
+            .collect()
     }
 }
 

@@ -119,7 +119,7 @@ fn start(args: &Args) -> Result<u8, Failed> {
     init_logging(args)?;
     let (args, policy) = config::settle(args)?;
     let args = &args;
-    if args.check_config {
+    if args.check_config || Role::from_env() == Role::Check {
         Places::parse(args)?;
         crate::base::check(args)?;
         println!("rmmt: the settings are good");

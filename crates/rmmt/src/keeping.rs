@@ -7,24 +7,39 @@
 //! ```
 //!
 //! Every keeper is given everything again. Changes that happen meanwhile go to the new one already, and what it is given
-//! twice is the same.
+//! twice is the same. The one before is dismissed when the new one says that it has dealt with all of it, not before: a
+//! program that ends at once, or is none, never becomes the only one.
+//!
+//! # What goes wrong
+//! * **The keeper cannot hold something** (it has no descriptor left): it says so; the log tells, `unkept_descriptors` in
+//!   the metrics counts, and it is given to the keeper again every [`AGAIN`] until it is held.
+//! * **SIGHUP to the keeper, but the program's file cannot serve**: it is asked to check these settings first, then has to
+//!   become a stand-in. If one of the two fails, the keeper is told to stay, and the log says why.
+//! * **The keeper is gone and no other can be started**: tried again after growing pauses; members notice nothing.
 
 use std::cell::{Cell, RefCell};
-use std::os::fd::OwnedFd;
+use std::collections::BTreeSet;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use baton_keeper::{Heard, Ward};
+use baton_keeper::{Deposit, Heard, Ward, WardError};
 use baton_wire::attach::{ErrorCode, Failure};
 use tokio::sync::Notify;
 
 use crate::registry::{Peer, Shared};
-use crate::role;
+use crate::role::{self, Which};
 use crate::watch::async_fd;
 
 /// Rest between two tries to start a keeper.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// How long a new keeper may take to deal with everything.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Between two tries to give the keeper what it could not hold.
+const AGAIN: Duration = Duration::from_millis(250);
 
 /// How long a keeper serves before its end counts as the first one again.
 const SETTLED: Duration = Duration::from_secs(5);
@@ -39,6 +54,32 @@ pub(crate) struct Keeping {
     /// Keepers started by this daemon.
     pub(crate) started: Cell<u64>,
     asked: RefCell<Option<Arc<Ward>>>,
+    /// Keys of what the keeper could not hold.
+    unkept: RefCell<BTreeSet<String>>,
+}
+
+/// Why a keeper does not keep.
+#[derive(Debug, thiserror::Error)]
+enum HandError {
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    #[error("{0}")]
+    Ward(WardError),
+    #[error("it ended before it held everything")]
+    Ended,
+    #[error("it does not say within {} s that it holds everything", PATIENCE.as_secs())]
+    Silent,
+    #[error("{0}")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+impl From<WardError> for HandError {
+    fn from(error: WardError) -> Self {
+        match error {
+            WardError::NoKeeper => Self::Ended,
+            error => Self::Ward(error),
+        }
+    }
 }
 
 impl Keeping {
@@ -49,7 +90,13 @@ impl Keeping {
             changed: Notify::new(),
             started: Cell::new(0),
             asked: RefCell::new(None),
+            unkept: RefCell::default(),
         }
+    }
+
+    /// How many descriptors would be lost with this daemon.
+    pub(crate) fn unkept(&self) -> usize {
+        self.unkept.borrow().len()
     }
 
     /// A supervised rmmt wants to keep: the descriptor to answer with. Its deposits follow.
@@ -84,8 +131,13 @@ impl Keeping {
             let ward = registry.borrow().chest.ward().cloned();
             let Some(ward) = ward else { return std::future::pending().await };
             let begin = tokio::time::Instant::now();
+            let has_unkept = self.unkept() > 0;
             let heard = tokio::select! {
                 heard = hear(&ward) => heard,
+                () = tokio::time::sleep(AGAIN), if has_unkept => {
+                    self.deposit_again(registry, &ward).await;
+                    continue;
+                }
                 () = self.changed.notified() => {
                     let asked = self.asked.borrow_mut().take();
                     if let Some(ward) = asked
@@ -98,45 +150,95 @@ impl Keeping {
             };
             match heard {
                 Heard::Retire => return,
-                Heard::Refused(key) => tracing::error!(
-                    "rmmt: the keeper cannot hold `{key}`: it would be lost if this daemon were killed; raise the limit of \
-                     open files"
-                ),
-                Heard::Gone | Heard::Replace => {
-                    if heard == Heard::Gone {
-                        tracing::warn!("rmmt: the keeper has ended; starting another one");
+                Heard::Refused(key) => self.refused(key),
+                Heard::Held(key) => {
+                    if self.unkept.borrow_mut().remove(&key) {
+                        tracing::info!("rmmt: the keeper holds `{key}` now");
                     }
+                }
+                Heard::Complete => {} // of the keeper that started this daemon
+                Heard::Gone => {
+                    tracing::warn!("rmmt: the keeper has ended; starting another one");
                     pause = if begin.elapsed() >= SETTLED { Duration::ZERO } else { pause };
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
-                    self.start(registry).await;
+                    self.start(registry, Which::Same).await;
+                }
+                Heard::Replace => {
+                    if !self.replace(registry).await {
+                        registry.borrow().chest.tell(Ward::stay);
+                    }
                 }
             }
         }
     }
 
-    /// A keeper of our own.
-    async fn start(&self, registry: &Shared) {
+    fn refused(&self, key: String) {
+        if self.unkept.borrow_mut().insert(key.clone()) {
+            tracing::error!(
+                "rmmt: the keeper cannot hold `{key}`: it would be lost if this daemon were killed; raise the limit of open \
+                 files (it is tried again until then)"
+            );
+        }
+    }
+
+    /// Gives the keeper once more what it could not hold.
+    async fn deposit_again(&self, registry: &Shared, ward: &Arc<Ward>) {
+        let lacking = registry.borrow().deposits(|key| self.unkept.borrow().contains(key));
+        let lacking = match lacking {
+            Ok(lacking) => lacking,
+            Err(error) => return tracing::debug!("rmmt: nothing can be given to the keeper now: {error}"),
+        };
+        // Whose key is not there any more has ended meanwhile.
+        self.unkept.borrow_mut().retain(|key| lacking.iter().any(|deposit| deposit.key == *key));
+        if let Err(error) = give(ward, lacking).await {
+            tracing::debug!("rmmt: the keeper was not given what it lacks: {error}");
+        }
+    }
+
+    /// Another keeper, of the program's file as it is now. False if there is none, and the one before stays.
+    async fn replace(&self, registry: &Shared) -> bool {
+        match role::check_file().await {
+            Ok(_) => self.start(registry, Which::File).await,
+            Err((path, error)) => {
+                tracing::error!(
+                    "rmmt: {} cannot take over, so this program goes on: {error}",
+                    path.display()
+                );
+                false
+            }
+        }
+    }
+
+    /// A keeper of our own. False if there is none.
+    async fn start(&self, registry: &Shared, which: Which) -> bool {
+        let failed = |error: &dyn std::fmt::Display| {
+            tracing::error!("rmmt: no keeper can be started: {error}");
+            false
+        };
         let (ward, theirs) = match Ward::pair() {
             Ok(pair) => pair,
-            Err(error) => return tracing::error!("rmmt: no keeper can be started: {error}"),
+            Err(error) => return failed(&error),
         };
-        let mut command = match role::stand_in(theirs) {
+        let mut command = match role::stand_in(theirs, which) {
             Ok(command) => tokio::process::Command::from(command),
-            Err(error) => return tracing::error!("rmmt: no keeper can be started: {error}"),
+            Err(error) => return failed(&error),
         };
         match command.spawn() {
             Ok(mut child) => {
                 drop(command); // and with it our copy of its end
-                tracing::info!("rmmt: pid={} keeps the pool's descriptors now", child.id().unwrap_or(0));
+                let pid = child.id().unwrap_or(0);
                 // Waited for, so that nothing of it stays when it ends.
                 tokio::task::spawn_local(async move { child.wait().await });
                 self.started.set(self.started.get() + 1);
-                if self.hand_to(registry, Arc::new(ward)).await {
+                let kept = self.hand_to(registry, Arc::new(ward)).await;
+                if kept {
+                    tracing::info!("rmmt: pid={pid} keeps the pool's descriptors now");
                     self.stand_in.set(true);
                 }
+                kept
             }
-            Err(error) => tracing::error!("rmmt: no keeper can be started: {error}"),
+            Err(error) => failed(&error),
         }
     }
 
@@ -144,7 +246,8 @@ impl Keeping {
     async fn hand_to(&self, registry: &Shared, ward: Arc<Ward>) -> bool {
         let _one_at_a_time = self.changing.lock().await;
         let before = registry.borrow_mut().chest.change_ward(Some(Arc::clone(&ward)));
-        match deposit_all(registry, &ward).await {
+        self.unkept.borrow_mut().clear(); // it is given everything
+        match self.keeps_all(registry, &ward).await {
             Ok(()) => {
                 if let Some(before) = before {
                     let _gone_already = before.dismiss();
@@ -155,7 +258,7 @@ impl Keeping {
                 tracing::error!("rmmt: the new keeper could not be given everything: {error}");
                 if let Some(before) = before.filter(|before| !before.is_gone()) {
                     registry.borrow_mut().chest.change_ward(Some(Arc::clone(&before)));
-                    if let Err(error) = deposit_all(registry, &before).await {
+                    if let Err(error) = give_all(registry, &before).await {
                         tracing::error!("rmmt: the keeper could not be given everything: {error}");
                     }
                 }
@@ -163,22 +266,38 @@ impl Keeping {
             }
         }
     }
+
+    /// Gives it everything, until it says that it has dealt with that.
+    async fn keeps_all(&self, registry: &Shared, ward: &Arc<Ward>) -> Result<(), HandError> {
+        give_all(registry, ward).await?;
+        let complete = async {
+            loop {
+                match hear(ward).await {
+                    Heard::Complete => return Ok(()),
+                    Heard::Refused(key) => self.refused(key),
+                    Heard::Gone => return Err(HandError::Ended),
+                    // Another wish can wait until this keeper is one.
+                    Heard::Held(_) | Heard::Replace | Heard::Retire => {}
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, complete).await.map_err(|_| HandError::Silent)?
+    }
 }
 
-async fn deposit_all(
-    registry: &Shared,
-    ward: &Arc<Ward>,
-) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let all = registry.borrow().everything()?;
+async fn give_all(registry: &Shared, ward: &Arc<Ward>) -> Result<(), HandError> {
+    let all = registry.borrow().deposits(|_| true)?;
+    give(ward, all).await?;
+    Ok(ward.ready()?)
+}
+
+async fn give(ward: &Arc<Ward>, deposits: Vec<Deposit>) -> Result<(), HandError> {
     let ward = Arc::clone(ward);
     // More than fits a socket waits for a process that only starts: not on the thread that serves.
-    let deposited = tokio::task::spawn_blocking(move || {
-        for deposit in &all {
-            ward.deposit(&deposit.key, &deposit.note, std::os::fd::AsFd::as_fd(&deposit.fd))?;
-        }
-        ward.ready()
+    let given = tokio::task::spawn_blocking(move || {
+        deposits.iter().try_for_each(|it| ward.deposit(&it.key, &it.note, it.fd.as_fd()))
     });
-    Ok(deposited.await??)
+    Ok(given.await??)
 }
 
 /// The next word of the keeper. Nothing is lost if this is given up.

@@ -140,12 +140,15 @@ impl Registry {
         Self { pool, chest, entries, own: None, lent, deaths: Cell::new(0), reaps }
     }
 
-    /// Duplicates of everything that a keeper holds.
-    pub(crate) fn everything(&self) -> std::io::Result<Vec<Deposit>> {
-        let mut all = self.chest.duplicates()?;
+    /// Duplicates of what a keeper holds under keys that are `wanted`.
+    pub(crate) fn deposits(&self, wanted: impl Fn(&str) -> bool) -> std::io::Result<Vec<Deposit>> {
+        let mut all = self.chest.duplicates(&wanted)?;
         for entry in self.entries.values() {
-            let note = serde_json::to_vec(&entry.note)?;
-            all.push(crate::chest::duplicate(&deposit_key(entry.endpoint), &note, &entry.wake)?);
+            let key = deposit_key(entry.endpoint);
+            if wanted(&key) {
+                let note = serde_json::to_vec(&entry.note)?;
+                all.push(crate::chest::duplicate(&key, &note, &entry.wake)?);
+            }
         }
         Ok(all)
     }
@@ -183,6 +186,7 @@ impl Registry {
         peer: Peer,
         ask: &Attach,
         session: u64,
+        socket: impl AsFd,
     ) -> Result<Admitted, Failure> {
         let internal = |what: &str, error: &dyn std::fmt::Display| {
             tracing::error!("rmmt: admitting pid={} name={}: {what}: {error}", peer.pid, ask.name);
@@ -197,7 +201,7 @@ impl Registry {
         if let Some(again) = shared.borrow_mut().retried(peer, ask, session) {
             return again.map_err(|error| internal("event descriptor", &error));
         }
-        let process = Process::open(peer.pid, ask.start_time).map_err(|error| match error {
+        let process = Process::of_peer(socket, peer.pid, ask.start_time).map_err(|error| match error {
             ProcessError::Ended { .. } => Failure::new(
                 ErrorCode::NotYou,
                 format!(

@@ -6,15 +6,23 @@
 //! | `daemon` | daemon | socket to its keeper |
 //! | `keeper` | stand-in, started by a daemon whose keeper was killed | its end of the daemon's socket pair |
 //! | `renewed` | keeper that started its program's file anew (SIGHUP) | – |
+//! | `check` | whether this file could take over: reads its settings and ends | – |
+//!
+//! Whoever replaces somebody who was killed is the very program that runs (`/proc/self/exe`), whatever lies at its path by
+//! now: what is there may be half written, or of another version, and nobody asked for an upgrade. Only SIGHUP takes the
+//! program's file, and has it checked first.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use baton_keeper::{Begin, Kept, Limits, keep};
+use tokio::io::AsyncReadExt;
+use tokio::time::timeout;
 
 use crate::Args;
 use crate::base::Places;
@@ -35,6 +43,10 @@ const STAND_IN_ENV: &str = "BATON_RMMT_STAND_IN";
 const RENEWAL: Duration = Duration::from_secs(30);
 const PACE: Duration = Duration::from_millis(50);
 
+/// How long a program may take to check its settings, and how much of what it says is read.
+const CHECK: Duration = Duration::from_secs(10);
+const SAID_MAX: u64 = 4096;
+
 /// What this process was started as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
@@ -42,6 +54,7 @@ pub(crate) enum Role {
     Daemon,
     StandIn,
     Renewed,
+    Check,
 }
 
 impl Role {
@@ -50,6 +63,7 @@ impl Role {
             Ok("daemon") => Self::Daemon,
             Ok("keeper") => Self::StandIn,
             Ok("renewed") => Self::Renewed,
+            Ok("check") => Self::Check,
             _ => Self::Keeper,
         }
     }
@@ -71,17 +85,88 @@ fn program() -> Result<PathBuf, Failed> {
     }
 }
 
-fn again(role: &str) -> Result<Command, Failed> {
-    let mut command = Command::new(program()?);
+/// Which program to start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Which {
+    /// The one that runs here.
+    Same,
+    /// The one that lies at its path by now.
+    File,
+}
+
+fn again(role: &str, which: Which) -> Result<Command, Failed> {
+    Ok(command(role, which, &program()?))
+}
+
+fn command(role: &str, which: Which, program: &Path) -> Command {
+    let mut command = match which {
+        Which::Same if !is_this(program) => {
+            let mut command = Command::new(THIS);
+            command.arg0(program);
+            command
+        }
+        _ => Command::new(program),
+    };
     command.args(std::env::args_os().skip(1)).env(ROLE_ENV, role);
-    Ok(command)
+    command
+}
+
+/// The program of the process that says so, also when its file has gone.
+const THIS: &str = "/proc/self/exe";
+
+/// Whether this file is the program that runs here. By its path it has its name in `ps`.
+fn is_this(program: &Path) -> bool {
+    let identity = |path: &Path| std::fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
+    identity(program).is_some_and(|file| identity(Path::new(THIS)) == Some(file))
 }
 
 /// The command of a stand-in with this end of a socket pair.
-pub(crate) fn stand_in(socket: OwnedFd) -> Result<Command, Failed> {
-    let mut command = again("keeper")?;
+pub(crate) fn stand_in(socket: OwnedFd, which: Which) -> Result<Command, Failed> {
+    let mut command = again("keeper", which)?;
     command.stdin(Stdio::from(socket));
     Ok(command)
+}
+
+/// Why the program's file cannot take over.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UnfitError {
+    #[error("it cannot be started: {0}")]
+    Start(#[source] io::Error),
+    #[error("it does not end within {} s when asked to check its settings", CHECK.as_secs())]
+    Hangs,
+    #[error("asked to check its settings it ended with {status}: {said}")]
+    Refuses { status: ExitStatus, said: String },
+}
+
+/// Has the program's file read these settings, and says what it said if it would not serve with them.
+pub(crate) async fn check_file() -> Result<PathBuf, (PathBuf, UnfitError)> {
+    let command = again("check", Which::File);
+    let path = command.as_ref().map_or_else(|_| PathBuf::new(), |command| command.get_program().into());
+    match run_check(command).await {
+        Ok(()) => Ok(path),
+        Err(error) => Err((path, error)),
+    }
+}
+
+async fn run_check(command: Result<Command, Failed>) -> Result<(), UnfitError> {
+    let command = command.map_err(|error| UnfitError::Start(io::Error::other(error)))?;
+    let mut command = tokio::process::Command::from(command);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
+    let mut child = command.spawn().map_err(UnfitError::Start)?;
+    let mut said = Vec::new();
+    let ended = async {
+        if let Some(stderr) = child.stderr.take() {
+            stderr.take(SAID_MAX).read_to_end(&mut said).await?;
+        }
+        child.wait().await
+    };
+    let status = timeout(CHECK, ended).await.map_err(|_| UnfitError::Hangs)?.map_err(UnfitError::Start)?;
+    if status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&said);
+    let last = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("nothing").to_owned();
+    Err(UnfitError::Refuses { status, said: last })
 }
 
 /// Keeps, as the process that was started by hand or by a supervisor, or as a stand-in.
@@ -102,10 +187,8 @@ pub(crate) fn keeper(args: &Args, role: Role) -> Result<u8, Failed> {
         _ => Begin::Start,
     };
     let program = program()?;
-    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
     let command = || {
-        let mut command = Command::new(&program);
-        command.args(&arguments).env(ROLE_ENV, "daemon");
+        let mut command = command("daemon", Which::Same, &program);
         match role {
             Role::StandIn => command.env(STAND_IN_ENV, "1"),
             _ => command.env_remove(STAND_IN_ENV),
@@ -119,7 +202,7 @@ pub(crate) fn keeper(args: &Args, role: Role) -> Result<u8, Failed> {
         Kept::Ended(code) => Ok(code),
         Kept::Renew => {
             tracing::info!("rmmt: the keeper begins anew from {}", program.display());
-            let mut command = again("renewed")?;
+            let mut command = again("renewed", Which::File)?;
             command.env_remove(STAND_IN_ENV);
             Err(Failed::Renew(command.exec()))
         }

@@ -19,6 +19,7 @@ pub(super) struct Known {
     adoptions: u32,
     keepers: u64,
     classic: usize,
+    unkept: usize,
     reaps: Histogram,
 }
 
@@ -30,6 +31,7 @@ impl Known {
             adoptions: house.lives,
             keepers: house.keeping.started.get(),
             classic: house.classic.connections(),
+            unkept: house.keeping.unkept(),
             reaps: registry.reaps.clone(),
         }
     }
@@ -88,6 +90,11 @@ pub(super) fn write(pool: &Pool, known: &Known) -> Result<String, fmt::Error> {
         ),
         ("pool_in_use_blocks", "Blocks that somebody holds or that wait in an inbox", usage.in_use_blocks),
         ("classic_connections", "Connections of classic clients", known.classic as u64),
+        (
+            "unkept_descriptors",
+            "Descriptors that the keeper cannot hold and that would be lost with this daemon",
+            known.unkept as u64,
+        ),
         ("over_quota_processes", "Processes that hold more than their quota", over),
     ] {
         let gauge = Gauge::<i64>::default();
