@@ -8,24 +8,33 @@ use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 
 use baton_client::{Client, ConnectOptions};
 use common::{Daemon, WATCHDOG, kill, until, uri_in};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Signal;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 
 /// The program in a terminal.
 struct Terminal {
-    child: Child,
+    child: Program,
     keys: File,
     line: OwnedFd,
     screen: Arc<Mutex<vt100::Parser>>,
+    /// Reads what is drawn, until this end of the pipe is closed.
+    reader: (OwnedFd, JoinHandle<()>),
 }
 
 impl Terminal {
     fn start(uri: &str, columns: u16, rows: u16) -> Self {
-        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        Self::sampling(uri, "50ms", columns, rows)
+    }
+
+    fn sampling(uri: &str, interval: &str, columns: u16, rows: u16) -> Self {
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
         let name = ptsname(&master, Vec::new()).unwrap();
@@ -35,7 +44,7 @@ impl Terminal {
         resize(&line, columns, rows);
         // A session without a controlling terminal, even if the tests have one: this one is all it finds.
         let child = Command::new("setsid")
-            .args([env!("CARGO_BIN_EXE_baton"), "top", "-i", "50ms", "--connect", uri])
+            .args([env!("CARGO_BIN_EXE_baton"), "top", "-i", interval, "--connect", uri])
             .env("TERM", "xterm-256color")
             .stdin(open())
             .stdout(open())
@@ -45,13 +54,28 @@ impl Terminal {
         let keys = File::from(master);
         let mut output = keys.try_clone().unwrap();
         let parser = Arc::clone(&screen);
-        std::thread::spawn(move || {
+        let (end, stop) = pipe_with(PipeFlags::CLOEXEC).unwrap();
+        let reader = std::thread::spawn(move || {
             let mut bytes = [0; 4096];
-            while let Ok(count @ 1..) = output.read(&mut bytes) {
+            loop {
+                let mut fds = [PollFd::new(&output, PollFlags::IN), PollFd::new(&end, PollFlags::IN)];
+                poll(&mut fds, None).unwrap();
+                if !fds[1].revents().is_empty() {
+                    return;
+                }
+                let Ok(count @ 1..) = output.read(&mut bytes) else { return };
                 parser.lock().unwrap().process(&bytes[..count]);
             }
         });
-        Self { child, keys, line, screen }
+        Self { child: Program(child), keys, line, screen, reader: (stop, reader) }
+    }
+
+    /// The terminal goes away as when its window is closed, and no signal tells: it is not the controlling one.
+    fn vanish(self) -> Program {
+        let Self { child, reader: (stop, reader), .. } = self;
+        drop(stop);
+        reader.join().unwrap();
+        child
     }
 
     fn contents(&self) -> String {
@@ -83,11 +107,11 @@ impl Terminal {
         self.screen.lock().unwrap().screen_mut().set_size(rows, columns);
         resize(&self.line, columns, rows);
         // The terminal is not its controlling one, so the kernel sends no signal by itself.
-        kill(self.child.id(), Signal::WINCH);
+        kill(self.child.0.id(), Signal::WINCH);
     }
 
     fn signal(&self, signal: Signal) {
-        kill(self.child.id(), signal);
+        kill(self.child.0.id(), signal);
     }
 
     /// Raw mode, alternate screen, hidden cursor.
@@ -99,16 +123,19 @@ impl Terminal {
 
     #[track_caller]
     fn ends(&mut self) -> Option<i32> {
-        let status = until("the end", || self.child.try_wait().unwrap());
+        let status = until("the end", || self.child.0.try_wait().unwrap());
         until("the terminal as it was", || (self.is_taken() == (false, false, false)).then_some(()));
         status.code()
     }
 }
 
-impl Drop for Terminal {
+/// Ends with the test.
+struct Program(Child);
+
+impl Drop for Program {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
@@ -191,4 +218,17 @@ fn any_size_will_do() {
     top.shows("OLDEST");
     top.press("q");
     assert_eq!(top.ends(), Some(0));
+}
+
+#[test]
+fn it_ends_with_its_terminal() {
+    let dir = tempfile::tempdir().unwrap();
+    let uri = uri_in(dir.path());
+    let _daemon = Daemon::start(&uri);
+    // Nothing new to draw, so that no failing write tells it.
+    let top = Terminal::sampling(&uri, "60m", 80, 10);
+    top.shows("0 members, adopted 0 times");
+    let mut program = top.vanish();
+    let status = until("the end", || program.0.try_wait().unwrap());
+    assert_eq!(status.code(), Some(0));
 }

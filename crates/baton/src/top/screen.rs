@@ -5,13 +5,17 @@
 //!   signal thread ──Quit──▶├─ channel ─▶ loop: take all, draw if anything changed, wait for a key ──q──▶ end
 //!   keys, resizes ─────────┘
 //! ```
-//! [`ratatui::try_init`] also has a panic put the terminal back before its message is printed.
+//! [`ratatui::try_init`] also has a panic put the terminal back before its message is printed; one of the feed thread
+//! ends the loop, too. A terminal that vanishes (its window or connection was closed) usually comes with SIGHUP, but not
+//! to whom `nohup` or a session without a controlling terminal started: so each turn asks the kernel, since waiting for
+//! keys would spin and a picture that does not change is not written.
 
 use std::io;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender, TryRecvError};
 use std::time::Duration;
 
 use ratatui::crossterm::event::{self, Event};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::app::App;
@@ -35,17 +39,33 @@ pub(crate) fn run(args: &TopArgs, feed: Feed) -> Result<(), Failure> {
     let feeder = std::thread::spawn(move || watch(feed, &tell, &stopped));
     let mut terminal = ratatui::try_init().map_err(Failure::Terminal)?;
     let mut app = App::new(&args.query.connect);
-    let ended = drive(&mut terminal, &mut app, &news, args.samples.unwrap_or(u64::MAX));
-    ratatui::restore();
+    let ended =
+        drive(&mut terminal, &mut app, &news, &|| feeder.is_finished(), args.samples.unwrap_or(u64::MAX));
+    let restored = ratatui::try_restore();
     drop(stop);
     drop(feeder); // it ends by itself at its next look; a daemon that hangs is not waited for
-    ended.map_err(Failure::Terminal)
+    if has_vanished() {
+        // What failed failed because of that, and nobody is there to be told: the terminal's own drop would try, and the
+        // attempt to print would be a panic in a panic.
+        std::mem::forget(terminal);
+        return Ok(());
+    }
+    ended.and(restored).map_err(Failure::Terminal)
+}
+
+/// Whether the terminal at the standard output was closed from the other side.
+fn has_vanished() -> bool {
+    let stdout = io::stdout();
+    let mut fds = [PollFd::new(&stdout, PollFlags::empty())];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut fds, Some(&now)).is_ok() && fds[0].revents().contains(PollFlags::HUP)
 }
 
 fn drive(
     terminal: &mut ratatui::DefaultTerminal,
     app: &mut App,
     news: &mpsc::Receiver<News>,
+    feed_ended: &dyn Fn() -> bool,
     samples: u64,
 ) -> io::Result<()> {
     let mut changed = true;
@@ -54,12 +74,13 @@ fn drive(
             match news.try_recv() {
                 Ok(News::Update(update)) => app.update(update),
                 Ok(News::Quit) => return Ok(()),
-                Err(TryRecvError::Empty) => break,
-                Err(TryRecvError::Disconnected) => {
-                    return Err(io::Error::other("the sampling thread has ended"));
-                }
+                Err(TryRecvError::Empty) if !feed_ended() => break,
+                Err(_) => return Err(io::Error::other("the sampling thread has ended")),
             }
             changed = true;
+        }
+        if has_vanished() {
+            return Ok(());
         }
         if changed {
             terminal.draw(|frame| draw(frame, app))?;
