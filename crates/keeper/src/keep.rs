@@ -173,6 +173,7 @@ impl Life {
                         self.followed,
                         store.len()
                     );
+                    step!(KeepFollowed);
                 }
                 let retire = std::mem::take(&mut self.retire).then_some(Message::Retire);
                 return [Message::Complete].into_iter().chain(retire).collect();

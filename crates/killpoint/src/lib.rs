@@ -104,6 +104,30 @@ points! {
     KeepChildEnded,
     /// Keeper: the rest is read, nothing started again.
     KeepDrained,
+    /// Keeper: a daemon that ran before it has given it everything.
+    KeepFollowed,
+    /// Daemon, classic client: the pool has its endpoint, the ledger nothing.
+    ClassicAdmitted,
+    /// Daemon, classic client: greeted in the ledger, not answered.
+    ClassicSeated,
+    /// Daemon, classic client: a block is its endpoint's, not in the ledger.
+    ClassicAllocated,
+    /// Daemon, classic client: a reference dropped, not answered.
+    ClassicFreed,
+    /// Daemon, to a classic client: one block lent to the receiver, the transfer not recorded.
+    ClassicLent,
+    /// Daemon, to a classic client: the transfer recorded, its number not told.
+    ClassicDispatched,
+    /// Daemon, classic client to a member: one message in the inbox, nobody woken.
+    ClassicDelivered,
+    /// Daemon, classic client: a transfer received, not answered.
+    ClassicReceived,
+    /// Daemon, classic client: its last connection has ended and the ledger knows nothing of it, the pool all.
+    ClassicForgotten,
+    /// Classic client: a command sent, no answer read.
+    ClassicAsked,
+    /// Classic client: an answer read, nothing done with it.
+    ClassicAnswered,
     /// Member, connecting: the socket is connected, nothing said.
     ConnectOpened,
     /// Member, connecting: the daemon has answered with the descriptors.

@@ -45,6 +45,7 @@ use error::{AllocError, EnterError, PreSendError};
 use ledger::Ledger;
 use pid::{Origin, Pid};
 
+pub use ledger::scripted::run as run_ledger_script;
 pub(crate) use seat::{Caller, make_way};
 pub(crate) use session::serve;
 

@@ -48,5 +48,7 @@ mod size;
 mod watch;
 
 pub use args::Args;
+#[doc(hidden)]
+pub use classic::run_ledger_script;
 pub use daemon::run;
 pub use size::{SizeError, parse_size};

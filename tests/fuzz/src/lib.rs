@@ -13,6 +13,7 @@ mod attach;
 mod classic;
 mod frames;
 mod keeper;
+mod ledger;
 mod mutate;
 mod scribble;
 
@@ -29,11 +30,12 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 5] = [
+pub const TARGETS: [Target; 6] = [
     Target { name: "classic_protocol", run: classic::run, seeds: classic::seeds },
     Target { name: "attach_handshake", run: attach::run, seeds: attach::seeds },
     Target { name: "metadata_scribbled", run: scribble::run, seeds: scribble::seeds },
     Target { name: "keeper_messages", run: keeper::run, seeds: keeper::seeds },
+    Target { name: "classic_ledger", run: ledger::run, seeds: ledger::seeds },
     Target { name: "json_frames", run: frames::run, seeds: frames::seeds },
 ];
 

@@ -8,16 +8,29 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::atomic::Ordering::SeqCst;
 
-use baton_pool::{BlockId, EndpointInfo, Pool};
+use baton_pool::{BlockId, EndpointId, EndpointInfo, EndpointRef, Pool, Proxy};
 use baton_wire::attach::Access;
 
 use crate::control::{
-    Control, DONE, ENDPOINT, FAULTS, FIRST_MEMBER, FROM_LIFE, GOT, INTENT, LIFE, READER, ROLES, SHARER,
-    SLOTS, TAKEN_BACK, TO_LIFE, TRAIL_LEN, count,
+    Control, DONE, ENDPOINT, FAULTS, FIRST_CLASSIC, FIRST_MEMBER, FROM_LIFE, GOT, INTENT, LIFE, PID, READER,
+    ROLES, SHARER, SLOTS, TAKEN_BACK, TO_LIFE, TRAIL_LEN, count,
 };
+use crate::letters::{Named, Way};
+
+/// A block on its way to a classic client that will never learn of it, because the sender was killed too early.
+struct Stranded {
+    slot: usize,
+    life: u64,
+    block: u32,
+    /// It was seen to be on its way; else the sender may have died before it was.
+    sure: bool,
+}
 
 pub struct Auditor {
     pub pool: Pool,
+    /// For the places of blocks only.
+    places: Proxy,
+    stranded: Vec<Stranded>,
     _connection: UnixStream,
 }
 
@@ -25,7 +38,10 @@ impl Auditor {
     pub fn attach(socket: &Path) -> std::io::Result<Self> {
         let raw = baton_tests::raw::attach(socket, "auditor", Access::ReadOnly)?;
         let pool = Pool::open(&raw.metadata, &raw.payload).map_err(std::io::Error::other)?;
-        Ok(Self { pool, _connection: raw.connection })
+        let (number, incarnation) = (raw.attached.endpoint, raw.attached.incarnation);
+        let id = EndpointId::new(number).ok_or_else(|| std::io::Error::other("an endpoint 0"))?;
+        let places = pool.proxy(EndpointRef { id, incarnation }).map_err(std::io::Error::other)?;
+        Ok(Self { pool, places, stranded: Vec::new(), _connection: raw.connection })
     }
 
     /// Whether the pool knows an endpoint of that process.
@@ -34,7 +50,7 @@ impl Auditor {
     }
 
     /// Compares everything; nobody works meanwhile. `alive` says which slots have a living, drained process.
-    pub fn examine(&self, control: &Control, alive: &[bool; SLOTS]) -> Vec<String> {
+    pub fn examine(&mut self, control: &Control, alive: &[bool; SLOTS]) -> Vec<String> {
         let mut wrong = Vec::new();
         let report = self.pool.audit_once();
         wrong.extend(report.findings.iter().map(|finding| format!("books: {finding}")));
@@ -42,6 +58,7 @@ impl Auditor {
         if faults > 0 {
             wrong.push(format!("{faults} faults told by members, see the log"));
         }
+        self.drafts(control, alive, &mut wrong);
         self.blocks(control, alive, &mut wrong);
         for sender in FIRST_MEMBER..SLOTS {
             for receiver in (FIRST_MEMBER..SLOTS).filter(|receiver| alive[*receiver]) {
@@ -51,13 +68,55 @@ impl Auditor {
         wrong
     }
 
-    /// Each lane of each block belongs to a member that believes in it, and the other way round.
-    fn blocks(&self, control: &Control, alive: &[bool; SLOTS], wrong: &mut Vec<String>) {
+    /// What dead senders had begun to send to living classic clients.
+    fn drafts(&mut self, control: &Control, alive: &[bool; SLOTS], wrong: &mut Vec<String>) {
+        let life_of = |slot: usize| control.slot(slot, LIFE).load(SeqCst);
+        self.stranded.retain(|s| alive[s.slot] && life_of(s.slot) == s.life);
+        for from in FIRST_MEMBER..SLOTS {
+            for to in FIRST_CLASSIC..SLOTS {
+                let Some(draft) = (Way { control, from, to }).take_draft() else { continue };
+                if alive[from] {
+                    wrong.push(format!("{} has a draft while it stands still", ROLES[from]));
+                }
+                if !alive[to] || life_of(to) != draft.life {
+                    continue;
+                }
+                for number in draft.numbers {
+                    let block = match draft.named {
+                        Named::Blocks => Some(number as u32),
+                        Named::Nodes => self.places.block_at(number).map(BlockId::get),
+                    };
+                    let strand = |block| Stranded { slot: to, life: draft.life, block, sure: false };
+                    self.stranded.extend(block.map(strand));
+                }
+            }
+        }
+    }
+
+    /// Each lane of each block belongs to a member that believes in it, and the other way round. A classic client has one
+    /// lane in a block however many references it holds; its words are kept by the daemon.
+    fn blocks(&mut self, control: &Control, alive: &[bool; SLOTS], wrong: &mut Vec<String>) {
         let mut believed: BTreeMap<(u32, u16), i64> = BTreeMap::new();
-        for slot in (FIRST_MEMBER..SLOTS).filter(|slot| alive[*slot]) {
+        for slot in (FIRST_MEMBER..FIRST_CLASSIC).filter(|slot| alive[*slot]) {
             let endpoint = control.slot(slot, ENDPOINT).load(SeqCst) as u16;
             for block in control.beliefs(slot) {
                 *believed.entry((block, endpoint)).or_default() += 1;
+            }
+        }
+        let mut classic = BTreeMap::new();
+        for slot in (FIRST_CLASSIC..SLOTS).filter(|slot| alive[*slot]) {
+            let pid = control.slot(slot, PID).load(SeqCst) as u32;
+            let Some(info) = self.knows(pid) else {
+                wrong.push(format!("the pool does not know {}, pid {pid}", ROLES[slot]));
+                continue;
+            };
+            let endpoint = info.endpoint.id.get();
+            classic.insert(endpoint, slot);
+            for node in control.beliefs(slot) {
+                match self.places.block_at(node.into()) {
+                    Some(block) => *believed.entry((block.get(), endpoint)).or_default() += 1,
+                    None => wrong.push(format!("{} holds {node}, where no block begins", ROLES[slot])),
+                }
             }
         }
         let geometry = self.pool.geometry();
@@ -70,6 +129,21 @@ impl Auditor {
                 }
             }
         }
+        for stranded in &mut self.stranded {
+            let Some((endpoint, _)) = classic.iter().find(|(_, slot)| **slot == stranded.slot) else {
+                continue;
+            };
+            let difference = believed.entry((stranded.block, *endpoint)).or_default();
+            match *difference {
+                // On its way, and nothing else. (Two stranded ways of one block are one lane.)
+                -1 => {
+                    stranded.sure = true;
+                    *difference = 0;
+                }
+                0 if stranded.sure && !holds(&self.pool, stranded.block, *endpoint) => *difference = 1,
+                _ => {}
+            }
+        }
         for ((block, endpoint), difference) in believed.into_iter().filter(|(_, difference)| *difference != 0)
         {
             wrong.push(format!(
@@ -77,6 +151,10 @@ impl Auditor {
             ));
         }
     }
+}
+
+fn holds(pool: &Pool, block: u32, endpoint: u16) -> bool {
+    pool.holders(BlockId::new(block)).iter().any(|(holder, _)| holder.get() == endpoint)
 }
 
 /// What one sender says to have sent to one receiver, against what that one has got.

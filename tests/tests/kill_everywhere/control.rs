@@ -17,8 +17,18 @@ use baton_shm::{Access, Mapping, SharedSlice};
 use rustix::process::{Signal, getpid, kill_process};
 
 /// Who plays: one process each.
-pub const ROLES: [&str; 8] =
-    ["keeper", "daemon", "producer", "producer 2", "forwarder", "sharer", "consumer", "reader"];
+pub const ROLES: [&str; 10] = [
+    "keeper",
+    "daemon",
+    "producer",
+    "producer 2",
+    "forwarder",
+    "sharer",
+    "consumer",
+    "reader",
+    "classic un",
+    "classic ip",
+];
 pub const SLOTS: usize = ROLES.len();
 pub const KEEPER: usize = 0;
 pub const DAEMON: usize = 1;
@@ -29,6 +39,8 @@ pub const CONSUMER: usize = 6;
 pub const READER: usize = 7;
 /// Slots from here on are members.
 pub const FIRST_MEMBER: usize = PRODUCER;
+/// Slots from here on are classic clients, one over un:// and one over ip://.
+pub const FIRST_CLASSIC: usize = READER + 1;
 
 /// All points: those of the pool first.
 pub const POINTS: usize = Atomic::ALL.len() + Step::ALL.len();
@@ -40,6 +52,10 @@ pub const PAUSE: usize = 0;
 pub const DRAIN: usize = 1;
 pub const STOP: usize = 2;
 pub const FAULTS: usize = 3;
+/// After an audit: the daemon still knows the classic clients, so nothing was taken from them meanwhile.
+pub const PULSE: usize = 4;
+/// Which sizes are in demand.
+pub const PHASE: usize = 5;
 const HEAD: usize = 16;
 
 /// Words of a slot.
@@ -55,6 +71,12 @@ pub const RECEIVED: usize = 8;
 pub const REPLACED: usize = 9;
 pub const LEAVE: usize = 10;
 pub const REOPEN: usize = 11;
+/// The process that plays this slot now.
+pub const PID: usize = 12;
+/// Of a classic client: the daemon that greeted it. Of the keeper: the last one that has everything.
+pub const SERVED_BY: usize = 13;
+pub const KEEPS: usize = 13;
+pub const PULSED: usize = 14;
 const FIXED: usize = 16;
 /// Words per pair: what was sent to that slot, what was received from it.
 pub const TO_LIFE: usize = 0;
@@ -67,10 +89,21 @@ pub const GOT: usize = 5;
 pub const TRAIL: usize = 8;
 pub const TRAIL_LEN: usize = 256;
 const PAIR: usize = TRAIL + 2 * TRAIL_LEN;
+/// The way on which a sender tells a classic client of a transfer: how many letters were put and taken, the one that is
+/// being written (so that the auditor knows of it if its writer is killed), the letters.
+pub const PUT: usize = 0;
+pub const TAKEN: usize = 1;
+pub const DRAFT: usize = 2;
+const FIRST_LETTER: usize = DRAFT + LETTER;
+pub const BOX_LEN: u64 = 32;
+/// A letter: the receiver's life, how many nodes (0: none), the nodes, the transfer's number, the sender's pid.
+pub const LETTER: usize = 6;
+const LETTER_BOX: usize = FIRST_LETTER + BOX_LEN as usize * LETTER;
 const KILLS: usize = FIXED + SLOTS * PAIR;
 const SEEN: usize = KILLS + POINTS;
 const LIST: usize = SEEN + POINTS;
-const SLOT_WORDS: usize = LIST + BELIEFS_MAX;
+const LETTERS: usize = LIST + BELIEFS_MAX;
+const SLOT_WORDS: usize = LETTERS + (SLOTS - FIRST_CLASSIC) * LETTER_BOX;
 const WORDS: usize = HEAD + SLOTS * SLOT_WORDS;
 
 /// Name of a point by its number here.
@@ -136,6 +169,23 @@ impl Control {
         self.pair(slot, other, TRAIL + way * TRAIL_LEN + count as usize % TRAIL_LEN).load(SeqCst)
     }
 
+    /// Word of the way from any slot to a classic client.
+    pub fn letters(&self, from: usize, to: usize, word: usize) -> &AtomicU64 {
+        self.slot(from, LETTERS + (to - FIRST_CLASSIC) * LETTER_BOX + word)
+    }
+
+    /// Where the `n`-th letter of such a way begins.
+    pub fn letter(n: u64) -> usize {
+        FIRST_LETTER + (n % BOX_LEN) as usize * LETTER
+    }
+
+    /// Life and pid of who plays a slot now, if it has told.
+    pub fn who(&self, slot: usize) -> Option<(u64, u32)> {
+        let life = self.slot(slot, LIFE).load(SeqCst);
+        let pid = self.slot(slot, PID).load(SeqCst) as u32;
+        (pid != 0 && self.slot(slot, LIFE).load(SeqCst) == life).then_some((life, pid))
+    }
+
     pub fn kills(&self, slot: usize, point: usize) -> &AtomicU64 {
         self.slot(slot, KILLS + point)
     }
@@ -160,9 +210,9 @@ impl Control {
         self.slot(slot, ORDER).store(point as u64 + 1, SeqCst);
     }
 
-    /// Takes an order back; false if it was carried out.
-    pub fn withdraw(&self, slot: usize) {
-        self.slot(slot, ORDER).store(0, SeqCst);
+    /// Takes an order back; false if there was none, or if it is being carried out.
+    pub fn withdraw(&self, slot: usize) -> bool {
+        self.slot(slot, ORDER).swap(0, SeqCst) != 0
     }
 
     pub fn is_ordered(&self, slot: usize) -> bool {
@@ -206,13 +256,17 @@ fn reached(point: usize) {
     let Some(control) = CONTROL.get() else { return };
     let slot = SLOT.load(SeqCst);
     control.seen(slot, point).fetch_add(1, SeqCst);
-    if control.slot(slot, ORDER).load(SeqCst) == point as u64 + 1
+    let order = point as u64 + 1;
+    if control.slot(slot, ORDER).load(SeqCst) == order
         && !EXAMINED.load(SeqCst)
         && control.slot(slot, COUNTDOWN).fetch_sub(1, SeqCst) == 1
+        && control.slot(slot, ORDER).compare_exchange(order, 0, SeqCst, SeqCst).is_ok()
     {
-        control.slot(slot, ORDER).store(0, SeqCst);
         control.kills(slot, point).fetch_add(1, SeqCst);
         kill_process(getpid(), Signal::KILL).unwrap();
+    }
+    if point == step_number(Step::KeepFollowed) {
+        control.slot(KEEPER, KEEPS).store(u64::from(std::process::id()), SeqCst);
     }
     // Sometimes lose the processor, so that few cores see the interleavings of many.
     let noise =

@@ -1,5 +1,7 @@
-//! The main run: one pool, one daemon under its keeper, six members; kill, wait for the reap, audit, replace.
+//! The main run: one pool, one daemon under its keeper, six members, two classic clients; kill, wait for the reap, audit,
+//! replace.
 
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::Ordering::SeqCst;
@@ -10,10 +12,14 @@ use baton_killpoint::Point as Step;
 use baton_pool::kill::Point as Atomic;
 use rustix::process::{Pid, Signal, kill_process};
 
+use baton_tests::is_alive;
+
 use crate::audit::Auditor;
+use crate::classic::LOST;
 use crate::control::{
-    Control, DAEMON, DRAIN, DRAINED, ENDPOINT, FIRST_MEMBER, LEAVE, LIFE, PAUSE, PAUSED, POINTS, REOPEN,
-    ROLES, SENT, SLOTS, STOP, point_name, step_number,
+    Control, DAEMON, DRAIN, DRAINED, ENDPOINT, FIRST_CLASSIC, FIRST_MEMBER, KEEPER, KEEPS, LEAVE, LIFE,
+    PAUSE, PAUSED, PHASE, PID, POINTS, PULSE, PULSED, REOPEN, ROLES, SENT, SERVED_BY, SLOTS, STOP,
+    point_name, step_number,
 };
 use crate::member::Random;
 use crate::{DIR, ROLE};
@@ -21,15 +27,41 @@ use crate::{DIR, ROLE};
 /// A watchdog against hanging, not a measure.
 pub const WATCHDOG: Duration = Duration::from_secs(60);
 
+/// Keepers that may die in one pool: a daemon whose keepers end again and again rests ever longer before the next one.
+const KEEPERS_MAX: u32 = 6;
+
 pub fn uri(dir: &Path) -> String {
     format!("un://{}", dir.join("rmmt.sock").display())
+}
+
+/// The name of the pool, which classic clients need: as unique as the directory's.
+pub fn shm_name(dir: &Path) -> String {
+    let name = dir.file_name().unwrap_or_default().to_string_lossy();
+    format!("/baton-kill-{}-{}", std::process::id(), name.trim_start_matches('.'))
+}
+
+/// Nothing that serves in `dir` goes on, and nothing stays.
+pub fn put_away(dir: &Path) {
+    let end = Instant::now() + WATCHDOG;
+    // A daemon that has not died yet may just be starting another keeper.
+    while Instant::now() < end {
+        let serving = serving_in(dir);
+        if serving.is_empty() {
+            break;
+        }
+        serving.into_iter().for_each(kill);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let _ = baton_shm::remove_named(&shm_name(dir));
 }
 
 /// This program again, as the keeper and its daemon.
 pub fn rmmt(dir: &Path) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("a path"));
     command.env(ROLE, "rmmt").env(DIR, dir);
-    command.args(["--listen", &uri(dir), "--size", "4MiB", "--max-block", "64KiB", "--members-max", "16"]);
+    command.args(["--listen", &uri(dir), "--listen", "ip://127.0.0.1:0", "--shm-name", &shm_name(dir)]);
+    // Eight extents; the largest block takes two.
+    command.args(["--size", "4MiB", "--max-block", "1MiB", "--members-max", "16"]);
     command.args(["--inbox-len", "8", "--log-level", "info"]);
     let log = std::fs::File::options().create(true).append(true).open(dir.join("log")).expect("a log");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
@@ -105,7 +137,8 @@ impl Table {
     }
 
     pub fn print(&self) {
-        let short: Vec<String> = ROLES.iter().map(|role| role.replace("producer 2", "prod. 2")).collect();
+        let short = |role: &&str| role.replace("producer 2", "prod. 2").replace("classic", "cl.");
+        let short: Vec<String> = ROLES.iter().map(short).collect();
         println!("{:26} {}", "killed at", short.iter().map(|role| format!("{role:>9}")).collect::<String>());
         for point in 0..=POINTS {
             if self.at(point) > 0 {
@@ -135,6 +168,8 @@ pub struct Driver {
     wrong: Vec<String>,
     pub audits: u64,
     generation: u64,
+    /// Keepers killed in this pool.
+    keepers: u32,
     /// Orders given so far: a point that is rarely passed is not insisted on.
     tries: Vec<[u64; POINTS]>,
 }
@@ -147,7 +182,7 @@ impl Drop for Driver {
         }
         let _ = self.keeper.kill();
         let _ = self.keeper.wait();
-        serving_in(self.dir.path()).into_iter().for_each(kill);
+        put_away(self.dir.path());
     }
 }
 
@@ -175,8 +210,10 @@ impl Driver {
             wrong: Vec::new(),
             audits: 0,
             generation: 0,
+            keepers: 0,
             tries: vec![[0; POINTS]; SLOTS],
         };
+        driver.control.slot(KEEPER, KEEPS).store(driver.keeper.id().into(), SeqCst);
         for slot in FIRST_MEMBER + 2..SLOTS {
             driver.spawn(slot);
         }
@@ -209,10 +246,13 @@ impl Driver {
     /// Shows the processes' log before the directory goes.
     pub fn keep_log(&self) {
         let log = std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
-        let lines: Vec<&str> = log.lines().collect();
+        // One fault is often told thousands of times.
+        let (faults, lines): (Vec<&str>, Vec<&str>) = log.lines().partition(|line| line.starts_with("FAULT"));
         eprintln!(
-            "── the last lines of daemon and members ──\n{}",
-            lines[lines.len().saturating_sub(60)..].join("\n")
+            "── the last lines of daemon and members ──\n{}\n── of {} faults the first ──\n{}",
+            lines[lines.len().saturating_sub(150)..].join("\n"),
+            faults.len(),
+            faults[..faults.len().min(10)].join("\n")
         );
     }
 
@@ -221,6 +261,7 @@ impl Driver {
         self.control.forget(slot);
         self.control.slot(slot, LEAVE).store(0, SeqCst);
         self.control.slot(slot, ENDPOINT).store(0, SeqCst);
+        self.control.slot(slot, PID).store(0, SeqCst);
         self.control.slot(slot, LIFE).store(self.lives, SeqCst);
         let log = std::fs::File::options().append(true).open(self.dir.path().join("log")).expect("the log");
         let role = format!("member {slot} {}", self.random.below(1 << 60));
@@ -251,7 +292,12 @@ impl Driver {
     }
 
     fn round(&mut self) {
-        match self.random.below(12) {
+        if self.random.below(3) == 0 {
+            self.control.head(PHASE).fetch_add(1, SeqCst);
+        }
+        match self.random.below(16) {
+            14 | 15 => self.as_extents_move(),
+            12 | 13 => self.kill_the_keeper(),
             11 => {
                 // A member dies while it asks the next daemon for the ways that it had.
                 let slot = FIRST_MEMBER + self.random.below(4) as usize;
@@ -326,12 +372,95 @@ impl Driver {
         }
     }
 
+    /// The daemon dies while it takes extents from one size and gives them to another.
+    fn as_extents_move(&mut self) {
+        let points = [
+            Atomic::RetireClaimed,
+            Atomic::RetireMarked,
+            Atomic::RetireLetGo,
+            Atomic::RetireIndexed,
+            Atomic::RetireDone,
+            Atomic::RunFollowerBound,
+            Atomic::RunBeforeHead,
+            Atomic::RunFollowerFreed,
+            Atomic::BeforeStray,
+            Atomic::AfterStray,
+        ];
+        self.order_one_of(DAEMON, &points.map(|point| point as usize));
+        for _ in 0..3 {
+            self.control.head(PHASE).fetch_add(1, SeqCst);
+            let end = Instant::now() + Duration::from_millis(40);
+            while self.control.is_ordered(DAEMON) && Instant::now() < end {
+                std::thread::sleep(Duration::from_micros(200));
+            }
+        }
+        self.control.withdraw(DAEMON);
+    }
+
+    /// The keeper dies under load; daemon and members go on, and another keeper takes everything over.
+    fn kill_the_keeper(&mut self) {
+        // Both at once would be the end of the pool, so the daemon is not about to die: it still answers after that.
+        self.control.withdraw(DAEMON);
+        self.settle();
+        if self.keepers >= KEEPERS_MAX {
+            return;
+        }
+        self.keepers += 1;
+        let keeper = self.control.slot(KEEPER, PID).load(SeqCst) as u32;
+        let before = self.control.kills_of(KEEPER);
+        let at_work = self.random.below(2) == 0;
+        let (step, k) = match self.random.below(3) {
+            0 if !at_work => (Step::KeepFollowed, 1),
+            _ => (Step::KeepTook, 1 + self.random.below(6)),
+        };
+        if self.random.below(3) > 0 {
+            self.control.order(KEEPER, step_number(step), k);
+        }
+        if at_work {
+            // It takes and gives up what belongs to a member that dies and to the next.
+            let slot = FIRST_MEMBER + self.random.below((FIRST_CLASSIC - FIRST_MEMBER) as u64) as usize;
+            self.kill_any_time(slot);
+            self.await_order_of_keeper(Duration::from_millis(60));
+            if self.control.kills_of(KEEPER) == before {
+                kill(keeper);
+                self.outside[KEEPER] += 1;
+            }
+        } else {
+            // The next one dies as well, while the daemon gives it everything.
+            kill(keeper);
+            self.outside[KEEPER] += 1;
+            self.keepers += u32::from(self.control.is_ordered(KEEPER));
+            self.await_order_of_keeper(WATCHDOG);
+        }
+        // A signal takes its time. Only when this one is gone it is another that `is_kept` speaks of.
+        let end = Instant::now() + WATCHDOG;
+        while is_alive(keeper) && Instant::now() < end {
+            std::thread::sleep(Duration::from_micros(200));
+        }
+    }
+
+    fn await_order_of_keeper(&self, most: Duration) {
+        let end = Instant::now() + most;
+        while self.control.is_ordered(KEEPER) && Instant::now() < end {
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        self.control.withdraw(KEEPER);
+    }
+
+    /// Whether a living keeper has everything.
+    fn is_kept(&self) -> bool {
+        let keeper = self.control.slot(KEEPER, PID).load(SeqCst);
+        is_alive(keeper as u32) && self.control.slot(KEEPER, KEEPS).load(SeqCst) == keeper
+    }
+
     /// Waits until everybody is a member: a number that the next one to die leaves is not given to somebody new before
     /// all its messages are read, so that receivers know by the number who sent.
     fn await_attached(&mut self, slots: std::ops::Range<usize>) {
         let end = Instant::now() + WATCHDOG;
         for slot in slots {
-            while self.control.slot(slot, ENDPOINT).load(SeqCst) == 0 {
+            // (A classic client never learns its endpoint.)
+            let word = if slot < FIRST_CLASSIC { ENDPOINT } else { PID };
+            while self.control.slot(slot, word).load(SeqCst) == 0 {
                 let ended =
                     self.members[slot].as_mut().is_none_or(|child| !matches!(child.try_wait(), Ok(None)));
                 if ended || Instant::now() > end {
@@ -409,13 +538,15 @@ impl Driver {
             child.kill().expect("our child");
             let status = child.wait().expect("our child");
             // It may have been faster, at a point.
-            self.outside[slot] += u64::from(self.control.kills_of(slot) == before && !status.success());
+            self.outside[slot] +=
+                u64::from(self.control.kills_of(slot) == before && status.signal().is_some());
         }
     }
 
     fn kill_daemon(&mut self) {
-        if let Some(pid) = children(self.keeper.id()).first() {
-            kill(*pid);
+        let pid = self.control.slot(DAEMON, PID).load(SeqCst) as u32;
+        if is_alive(pid) {
+            kill(pid);
             self.outside[DAEMON] += 1;
         }
     }
@@ -428,18 +559,23 @@ impl Driver {
         }
         loop {
             let dead = self.bury();
-            if let Ok(Some(status)) = self.keeper.try_wait() {
+            if let Ok(Some(status)) = self.keeper.try_wait()
+                && status.signal() != Some(Signal::KILL.as_raw())
+            {
                 self.wrong.push(format!("the keeper ended: {status}"));
                 return;
             }
             let served =
                 Observer::connect(&uri(self.dir.path()), WATCHDOG).is_ok_and(|mut o| o.pool().is_ok());
             let known = dead.iter().chain(&self.lingering()).any(|pid| self.auditor.knows(*pid).is_some());
-            if served && !known {
+            let kept = self.is_kept();
+            if served && !known && kept {
                 return;
             }
             if Instant::now() > end {
-                self.wrong.push(format!("not taken back in {WATCHDOG:?}: {dead:?}, served: {served}"));
+                self.wrong.push(format!(
+                    "not taken back in {WATCHDOG:?}: {dead:?}, served: {served}, kept: {kept}"
+                ));
                 return;
             }
             std::thread::sleep(Duration::from_micros(500));
@@ -457,10 +593,16 @@ impl Driver {
         for (slot, role) in ROLES.iter().enumerate().skip(FIRST_MEMBER) {
             let Some(child) = &mut self.members[slot] else { continue };
             if let Some(status) = child.try_wait().expect("our child") {
-                use std::os::unix::process::ExitStatusExt;
                 dead.push(child.id());
+                // The connection of a classic client ends with its daemon, perhaps a moment before that is gone.
+                let daemon = self.control.slot(slot, SERVED_BY).load(SeqCst) as u32;
+                let end = Instant::now() + WATCHDOG;
+                while status.code() == Some(LOST) && is_alive(daemon) && Instant::now() < end {
+                    std::thread::sleep(Duration::from_micros(200));
+                }
+                let lost = slot >= FIRST_CLASSIC && status.code() == Some(LOST) && !is_alive(daemon);
                 let left = status.success() && self.control.slot(slot, LEAVE).swap(0, SeqCst) != 0;
-                if status.signal() != Some(Signal::KILL.as_raw()) && !left {
+                if status.signal() != Some(Signal::KILL.as_raw()) && !left && !lost {
                     self.wrong.push(format!("{} ended by itself: {status}", role));
                 }
                 self.members[slot] = None;
@@ -474,9 +616,18 @@ impl Driver {
         self.control.head(PAUSE).store(self.generation, SeqCst);
         if self.await_all(PAUSED) {
             self.control.head(DRAIN).store(self.generation, SeqCst);
-            if self.await_all(DRAINED) {
+            while self.await_all(DRAINED) {
                 let alive: [bool; SLOTS] = std::array::from_fn(|slot| self.members[slot].is_some());
                 let wrong = self.auditor.examine(&self.control, &alive);
+                // What is held through a daemon that was just killed is taken back while we look: once more.
+                self.control.head(PULSE).store(self.generation, SeqCst);
+                if !self.await_of(PULSED, FIRST_CLASSIC) {
+                    break;
+                }
+                let same = (FIRST_MEMBER..SLOTS).all(|slot| alive[slot] == self.members[slot].is_some());
+                if !same && !wrong.is_empty() {
+                    continue;
+                }
                 self.wrong.extend(wrong);
                 self.audits += 1;
                 // Their messages are all read now, and their numbers may belong to others from here on.
@@ -486,6 +637,7 @@ impl Driver {
                 if self.audits.is_multiple_of(16) {
                     self.ask_the_daemon();
                 }
+                break;
             }
         }
         self.control.head(PAUSE).store(0, SeqCst);
@@ -502,12 +654,17 @@ impl Driver {
 
     /// Waits until every living member has answered this pause. Who dies meanwhile (it had an order) is taken back first.
     fn await_all(&mut self, answer: usize) -> bool {
+        self.await_of(answer, FIRST_MEMBER)
+    }
+
+    /// The same for those from slot `first` on.
+    fn await_of(&mut self, answer: usize, first: usize) -> bool {
         let end = Instant::now() + WATCHDOG;
         loop {
             if !self.bury().is_empty() {
                 self.settle();
             }
-            let waiting = (FIRST_MEMBER..SLOTS).find(|slot| {
+            let waiting = (first..SLOTS).find(|slot| {
                 self.members[*slot].is_some()
                     && self.control.slot(*slot, answer).load(SeqCst) != self.generation
             });
@@ -534,6 +691,8 @@ impl Driver {
                 }
                 match child.try_wait() {
                     Ok(Some(status)) if status.success() => {}
+                    // The last round's daemon died, and with it the connection.
+                    Ok(Some(status)) if slot >= FIRST_CLASSIC && status.code() == Some(LOST) => {}
                     other => self.wrong.push(format!("{} did not end well: {other:?}", role)),
                 }
                 let _ = child.kill();
@@ -553,6 +712,19 @@ impl Driver {
         }
         if self.sum(SENT) == 0 {
             self.wrong.push("the members did no work".into());
+        }
+        // Whoever keeps and serves now ends in order, and the name of the pool goes.
+        for pid in serving_in(self.dir.path()).into_iter().filter_map(|pid| Pid::from_raw(pid.cast_signed()))
+        {
+            let _ = kill_process(pid, Signal::TERM);
+        }
+        while !serving_in(self.dir.path()).is_empty() && Instant::now() < end {
+            let _ = self.keeper.try_wait();
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let left = Path::new("/dev/shm").join(shm_name(self.dir.path()).trim_start_matches('/'));
+        if left.exists() {
+            self.wrong.push(format!("{} is left after an orderly end", left.display()));
         }
     }
 }

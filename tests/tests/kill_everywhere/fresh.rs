@@ -11,7 +11,7 @@ use baton_killpoint::Point as Step;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::control::{Control, DAEMON, KEEPER, SLOTS, step_number};
-use crate::driver::{Table, WATCHDOG, children, kill, rmmt, serving_in, uri};
+use crate::driver::{Table, WATCHDOG, children, kill, put_away, rmmt, serving_in, shm_name, uri};
 
 const STARTING: [(usize, Step); 12] = [
     (DAEMON, Step::StartLocked),
@@ -42,7 +42,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         let _ = self.keeper.kill();
         let _ = self.keeper.wait();
-        serving_in(self.dir.path()).into_iter().for_each(kill);
+        put_away(self.dir.path());
     }
 }
 
@@ -79,6 +79,8 @@ pub fn run(_seed: u64) -> Table {
         let left: Vec<_> =
             names(place.dir.path()).into_iter().filter(|name| name.starts_with("rmmt")).collect();
         assert!(left.is_empty(), "killed at {step:?}, later ended in order, and {left:?} is left");
+        let name = shm_name(place.dir.path());
+        assert!(!Path::new("/dev/shm").join(&name[1..]).exists(), "killed at {step:?}: {name} is left");
         table.add(&Table::of(&place.control, &place.outside));
     }
     table

@@ -4,21 +4,32 @@
 //!   producer, producer 2 ──▶ forwarder ──▶ consumer        each edge: count and ordered hash of its messages,
 //!            │ └──────▶ sharer ══ share ═▶ consumer         kept by the sender (intent, done) and by the receiver
 //!            └────────▶ consumer   ╚ newest ▶ reader (read-only)
+//!   forwarder ── through the daemon ──▶ classic clients ──▶ consumer                            (see `classic`)
 //! ```
 
 use std::time::Duration;
 
-use baton_client::{Block, Client, ConnectOptions, Delivery, Inbox, SendFailure, Sender};
+use baton_client::{Block, Client, ConnectOptions, Delivery, Inbox, SendFailure, SendToPidFailure, Sender};
 use std::sync::atomic::Ordering::SeqCst;
 
 use crate::control::{
-    CONSUMER, Control, DONE, DRAIN, DRAINED, ENDPOINT, EXAMINED, FAULTS, FIRST_MEMBER, FORWARDER, FROM_LIFE,
-    GOT, INTENT, LEAVE, LIFE, PAUSE, PAUSED, READER, RECEIVED, REOPEN, REPLACED, ROLES, SENT, SHARER, SLOTS,
-    STOP, TAKEN_BACK, TO_LIFE, advance, count,
+    CONSUMER, Control, DONE, DRAIN, DRAINED, ENDPOINT, EXAMINED, FAULTS, FIRST_CLASSIC, FIRST_MEMBER,
+    FORWARDER, FROM_LIFE, GOT, INTENT, LEAVE, LIFE, PAUSE, PAUSED, PHASE, PID, READER, RECEIVED, REOPEN,
+    REPLACED, ROLES, SENT, SHARER, SLOTS, STOP, TAKEN_BACK, TO_LIFE, advance, count,
 };
+use crate::letters::{Named, Way};
 
 const MAGIC: u64 = 0xBA70_11ED_5EED_0001;
-const LENGTHS: [usize; 5] = [64, 64, 3000, 20_000, 65_536];
+/// What is asked for changes from phase to phase: with eight extents in the pool they have to change hands. The largest
+/// takes two neighbours.
+pub const LENGTHS: [[usize; 6]; 3] = [
+    [64, 64, 3000, 3000, 20_000, 65_536],
+    [64, 200, 5000, 5000, 40_000, 150_000],
+    [64, 1000, 1000, 12_000, 100_000, 700_000],
+];
+/// Of larger blocks one word in so many is written and checked.
+const DENSE: usize = 65_536;
+const SPARSE_STEP: usize = 512;
 
 /// Xorshift: enough to be different each time and repeatable.
 pub struct Random(pub u64);
@@ -31,20 +42,39 @@ impl Random {
     }
 }
 
+/// A size that is in demand now.
+pub fn wanted(control: &Control, random: &mut Random) -> usize {
+    let lengths = LENGTHS[control.head(PHASE).load(SeqCst) as usize % LENGTHS.len()];
+    lengths[random.below(lengths.len() as u64) as usize] / 8 * 8
+}
+
 /// The inbox name of one life of a role.
 fn inbox_name(slot: usize, life: u64) -> String {
     format!("{}.{life}", ROLES[slot].replace(' ', ""))
 }
 
-/// Header of four words, then a pattern that depends on all of them.
-fn fill(bytes: &mut [u8], slot: usize, life: u64, serial: u64) {
-    let header = [MAGIC, (slot as u64) << 56 | life, serial, bytes.len() as u64];
-    for (i, chunk) in bytes.chunks_exact_mut(8).enumerate() {
-        chunk.copy_from_slice(&word(&header, i).to_le_bytes());
+/// The message of a block: header of four words, then a pattern that depends on all of them.
+pub fn header(slot: usize, life: u64, serial: u64, len: usize) -> [u64; 4] {
+    [MAGIC, (slot as u64) << 56 | life, serial, len as u64]
+}
+
+/// What identifies it: who made it, in which life, its serial number.
+pub fn message(header: &[u64; 4]) -> u64 {
+    header[1] | header[2] << 24
+}
+
+/// The words of such a block that are written.
+pub fn places(len: usize) -> impl Iterator<Item = usize> {
+    (0..len / 8).filter(|i| *i < DENSE / 8 || i.is_multiple_of(SPARSE_STEP))
+}
+
+fn fill(bytes: &mut [u8], header: [u64; 4]) {
+    for i in places(bytes.len()) {
+        bytes[i * 8..i * 8 + 8].copy_from_slice(&word(&header, i).to_le_bytes());
     }
 }
 
-fn word(header: &[u64; 4], i: usize) -> u64 {
+pub fn word(header: &[u64; 4], i: usize) -> u64 {
     let seed = header[1].wrapping_mul(0xD6E8_FEB8_6659_FD93) ^ header[2].wrapping_mul(0xA076_1D64_78BD_642F);
     header
         .get(i)
@@ -52,14 +82,16 @@ fn word(header: &[u64; 4], i: usize) -> u64 {
         .unwrap_or_else(|| seed.wrapping_add((i as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15)))
 }
 
-/// What identifies the message (who made it, in which life, its serial number), if every byte is as it was written.
+/// The message, if every word is as it was written.
 fn check(bytes: &[u8]) -> Option<u64> {
-    let mut words =
-        bytes.chunks_exact(8).map(|chunk| u64::from_le_bytes(chunk.try_into().unwrap_or_default()));
-    let header = [words.next()?, words.next()?, words.next()?, words.next()?];
-    let whole = header[0] == MAGIC && header[3] == bytes.len() as u64;
-    let intact = words.enumerate().all(|(i, found)| found == word(&header, i + 4));
-    (whole && intact).then_some(header[1] | header[2] << 24)
+    let at = |i: usize| Some(u64::from_le_bytes(bytes.get(i * 8..i * 8 + 8)?.try_into().ok()?));
+    check_words(bytes.len(), at)
+}
+
+pub fn check_words(len: usize, at: impl Fn(usize) -> Option<u64>) -> Option<u64> {
+    let header = [at(0)?, at(1)?, at(2)?, at(3)?];
+    let whole = header[0] == MAGIC && header[3] == len as u64;
+    (whole && places(len).all(|i| at(i) == Some(word(&header, i)))).then(|| message(&header))
 }
 
 pub struct Worker {
@@ -85,6 +117,7 @@ pub fn play(control: Control, slot: usize, uri: &str, seed: u64) {
         options = options.read_only();
     }
     let (client, inbox) = Client::connect(uri, options).unwrap();
+    control.slot(slot, PID).store(std::process::id().into(), SeqCst);
     control.slot(slot, ENDPOINT).store(u64::from(client.endpoint().get()), SeqCst);
     let senders = Default::default();
     let random = Random(seed | 1);
@@ -154,6 +187,10 @@ impl Worker {
         match self.slot {
             FORWARDER => {
                 self.receive();
+                if self.random.below(4) == 0 {
+                    let to = FIRST_CLASSIC + self.random.below(2) as usize;
+                    self.to_classic(to);
+                }
                 if self.held.len() > 3 || self.random.below(3) == 0 {
                     self.pass_on(CONSUMER, false);
                 }
@@ -191,12 +228,13 @@ impl Worker {
         if self.held.len() >= 10 {
             return;
         }
-        let len = LENGTHS[self.random.below(LENGTHS.len() as u64) as usize] / 8 * 8;
+        let len = wanted(&self.control, &mut self.random);
         match self.client.alloc(len) {
             Ok(mut block) => {
                 self.dull = false;
                 self.serial += 1;
-                fill(&mut block, self.slot, self.life, self.serial);
+                let header = header(self.slot, self.life, self.serial, block.len());
+                fill(&mut block, header);
                 self.held.push(block.freeze());
             }
             Err(baton_client::AllocError::Exhausted { .. }) => {}
@@ -234,9 +272,14 @@ impl Worker {
     fn take(&mut self, Delivery { block, from }: Delivery) {
         self.dull = false;
         let control = &self.control;
-        let sender = (FIRST_MEMBER..SLOTS)
-            .find(|slot| control.slot(*slot, ENDPOINT).load(SeqCst) == u64::from(from.get()));
-        let (Some(sender), Some(message)) = (sender, check(&block)) else {
+        let message = check(&block);
+        // Who sent it is known by the endpoint; a classic client does not know its own, but sends to members only what it
+        // has made itself.
+        let made_by_classic = || Some((message? >> 56) as usize).filter(|slot| *slot >= FIRST_CLASSIC);
+        let sender = (FIRST_MEMBER..FIRST_CLASSIC)
+            .find(|slot| control.slot(*slot, ENDPOINT).load(SeqCst) == u64::from(from.get()))
+            .or_else(made_by_classic);
+        let (Some(sender), Some(message)) = (sender, message) else {
             return self
                 .fault(&format!("block {} from endpoint {from} is not as it was written", block.id()));
         };
@@ -286,6 +329,43 @@ impl Worker {
         }
         self.senders[to] = Some((life, sender.clone()));
         Some(sender)
+    }
+
+    /// One or two blocks to a classic client, through the daemon; then a letter that tells it of them.
+    fn to_classic(&mut self, to: usize) {
+        let count = (1 + self.random.below(2) as usize).min(self.held.len());
+        let (Some((life, pid)), control) = (self.control.who(to), self.control.clone()) else { return };
+        let way = Way { control: &control, from: self.slot, to };
+        if count == 0 || !way.has_room() {
+            return;
+        }
+        let blocks = self.held.split_off(self.held.len() - count);
+        let messages: Vec<u64> = blocks.iter().filter_map(|block| check(block)).collect();
+        if messages.len() != count {
+            return self.fault("a block changed while it was held");
+        }
+        // Where they lie is told by the answer only: a draft names the blocks.
+        let numbers: Vec<u64> = blocks.iter().map(|block| block.id().get().into()).collect();
+        let state = way.begin(life, Named::Blocks, &numbers, &messages);
+        match self.client.send_to_pid(pid, blocks) {
+            Ok(transfer) => {
+                self.dull = false;
+                way.post(life, &transfer.nodes, transfer.bid, state);
+                control.slot(self.slot, SENT).fetch_add(1, SeqCst);
+            }
+            Err(error) => {
+                way.give_up();
+                let fine = match &error.reason {
+                    SendToPidFailure::NotFound | SendToPidFailure::Disconnected(_) => true,
+                    SendToPidFailure::Refused { code, .. } => code == "busy",
+                    _ => false,
+                };
+                if !fine {
+                    self.fault(&error.reason.to_string());
+                }
+                self.held.extend(error.blocks);
+            }
+        }
     }
 
     fn pass_on(&mut self, to: usize, keep: bool) {

@@ -21,6 +21,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use baton_killpoint::step;
 use baton_pool::{BlockId, EndpointRef, Lend, Pass, Pool, Proxy, SendFailure};
 
 use super::error::{AllocError, EnterError, FreeError, PreSendError, RecvError};
@@ -198,6 +199,7 @@ impl Ledger {
             peer.release(block); // the metadata says that the block lies nowhere
             return Err(AllocError::NoMemory);
         };
+        step!(ClassicAllocated);
         peer.references.insert(block, References { held: 1, in_flight: 0 });
         Ok(node)
     }
@@ -226,6 +228,7 @@ impl Ledger {
             peer.references.remove(&block);
             peer.release(block);
         }
+        step!(ClassicFreed);
         Ok(())
     }
 
@@ -267,6 +270,7 @@ impl Ledger {
         self.in_flight_all += blocks.len();
         let bid = self.next_number();
         self.transfers.insert(bid, Transfer { from, to, blocks });
+        step!(ClassicDispatched);
         Ok(bid)
     }
 
@@ -287,7 +291,10 @@ impl Ledger {
         let mut wake = false;
         for (at, block) in blocks.iter().enumerate() {
             match peer.proxy.send(*block, endpoint, Pass::Share) {
-                Ok(asleep) => wake |= asleep,
+                Ok(asleep) => {
+                    step!(ClassicDelivered);
+                    wake |= asleep;
+                }
                 Err(failure) => {
                     // Whatever is still unread is taken back. A message that is not there any more was received.
                     let unread = |block: &&BlockId| self.pool.drop_in_flight(endpoint, **block).is_err();
@@ -324,6 +331,7 @@ impl Ledger {
                 references.in_flight -= 1;
             }
         }
+        step!(ClassicReceived);
         Ok(())
     }
 
@@ -366,6 +374,7 @@ fn lend_all(
                 failure => PreSendError::Refused(failure),
             });
         }
+        step!(ClassicLent);
         receiver.references.insert(*block, References::default()); // counted once all are lent
         lent.push(*block);
     }
@@ -383,5 +392,6 @@ fn undelivered(failure: SendFailure, nodes: &[i64], at: usize, sent: usize, to: 
     }
 }
 
+pub(crate) mod scripted;
 #[cfg(test)]
 mod tests;

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::rc::Rc;
 
+use baton_killpoint::step;
 use baton_pool::{Admission, EndpointKind, EndpointRef};
 
 use super::error::EnterError;
@@ -79,6 +80,7 @@ impl Seat {
             None => enter(house, pid, origin, caller.quota())?,
         };
         house.classic.connections.set(house.classic.connections.get() + 1);
+        step!(ClassicSeated);
         Ok(Self { house: Rc::clone(house), pid, endpoint, _place: place })
     }
 
@@ -97,6 +99,7 @@ impl Drop for Seat {
         }
         let gone = self.house.classic.ledger.borrow_mut().leave(self.pid);
         if let Some(endpoint) = gone {
+            step!(ClassicForgotten);
             self.house.registry.borrow().classic_left(endpoint, self.pid.get());
         }
     }
@@ -148,6 +151,7 @@ fn enter(house: &House, pid: Pid, origin: Origin, quota_bytes: u64) -> Result<En
         quota_bytes,
     };
     let endpoint = house.registry.borrow().pool().admit(&admission)?;
+    step!(ClassicAdmitted);
     let entered = house.classic.ledger.borrow_mut().enter(pid, origin, endpoint);
     entered.inspect_err(|_| house.registry.borrow().classic_left(endpoint, pid.get()))?;
     Ok(endpoint)
