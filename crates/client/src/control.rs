@@ -59,6 +59,10 @@ impl From<DecodeError> for AskError {
 pub(crate) struct Connection {
     stream: UnixStream,
     serial: u32,
+    /// Answers that were not waited for to the end: they come before the next one.
+    owed: u32,
+    /// A part of a message was read or written, and the rest may never be.
+    torn: bool,
 }
 
 impl Connection {
@@ -78,7 +82,7 @@ impl Connection {
         stream.set_write_timeout(Some(patience))?;
         loop {
             match rustix::net::connect(&stream, &address) {
-                Ok(()) => return Ok(Self { stream, serial: 0 }),
+                Ok(()) => return Ok(Self { stream, serial: 0, owed: 0, torn: false }),
                 Err(rustix::io::Errno::INTR) => {}
                 Err(errno) => return Err(overdue(errno.into())),
             }
@@ -87,15 +91,16 @@ impl Connection {
 
     /// Asks and waits for the answer, with exactly the descriptors that belong to it.
     pub(crate) fn ask(&mut self, request: &Request) -> Result<(Answer, Vec<OwnedFd>), AskError> {
+        while self.owed > 0 {
+            self.next_answer()?;
+        }
         self.serial = self.serial.wrapping_add(1);
         let bytes = request.encode(self.serial).map_err(|error| AskError::Protocol(error.to_string()))?;
+        self.torn = true;
         self.send(&bytes)?;
-        let mut fds = Vec::new();
-        let mut head = [0; HEADER_LEN];
-        self.fill(&mut head, &mut fds)?;
-        let header = Header::decode(&head, Kind::Answer)?;
-        let mut body = vec![0; header.body_len];
-        self.fill(&mut body, &mut fds)?;
+        self.torn = false;
+        self.owed += 1;
+        let (header, body, fds) = self.next_answer()?;
         // The form of a refusal is the same in every version; of anything else it may differ.
         let answer = match (Answer::decode(&body), header.check_version()) {
             (Ok(Answer::Error(failure)), _) => return Err(AskError::Refused(failure)),
@@ -112,6 +117,24 @@ impl Connection {
         Ok((answer, fds))
     }
 
+    fn next_answer(&mut self) -> Result<(Header, Vec<u8>, Vec<OwnedFd>), AskError> {
+        let mut fds = Vec::new();
+        let mut head = [0; HEADER_LEN];
+        self.fill(&mut head, &mut fds)?;
+        self.torn = true;
+        let header = Header::decode(&head, Kind::Answer)?;
+        let mut body = vec![0; header.body_len];
+        self.fill(&mut body, &mut fds)?;
+        self.torn = false;
+        self.owed -= 1;
+        Ok((header, body, fds))
+    }
+
+    /// Whether only time ran out: the answer may still be read, later.
+    fn is_late(&self, error: &AskError) -> bool {
+        !self.torn && matches!(error, AskError::Away(error) if error.kind() == io::ErrorKind::TimedOut)
+    }
+
     /// Not `fdpass::send_all`, which would wait for ever where a time limit of the socket ends a write.
     fn send(&self, bytes: &[u8]) -> io::Result<()> {
         let mut rest = bytes;
@@ -122,7 +145,7 @@ impl Connection {
         Ok(())
     }
 
-    fn fill(&self, buffer: &mut [u8], fds: &mut Vec<OwnedFd>) -> Result<(), AskError> {
+    fn fill(&mut self, buffer: &mut [u8], fds: &mut Vec<OwnedFd>) -> Result<(), AskError> {
         let mut at = 0;
         while at < buffer.len() {
             let received = fdpass::recv(&self.stream, &mut buffer[at..], baton_wire::attach::ATTACHED_FDS)
@@ -137,6 +160,7 @@ impl Connection {
                 ));
             }
             at += received.len;
+            self.torn = true;
             fds.extend(received.fds);
         }
         Ok(())
@@ -208,13 +232,18 @@ impl Control {
     }
 
     /// Asks only if that takes no time worth speaking of: nobody else is asking, the daemon was there the last time, and
-    /// it answers within [`PATIENCE_ASIDE`]. `None` otherwise; the next real question finds out what is wrong.
+    /// it answers within [`PATIENCE_ASIDE`]. `None` otherwise. A daemon that is only slow keeps the connection: to hang up
+    /// would close our inbox. If something is wrong with it, the next real question finds out.
     pub(crate) fn ask_aside(&self, request: &Request) -> Option<Answer> {
         let mut place = self.connection.try_lock().ok()?;
         let mut connection = place.take()?;
         connection.patience(PATIENCE_ASIDE);
         let answered = connection.ask(request);
-        if matches!(answered, Ok(_) | Err(AskError::Refused(_))) {
+        let is_usable = match &answered {
+            Ok(_) | Err(AskError::Refused(_)) => true,
+            Err(error) => connection.is_late(error),
+        };
+        if is_usable {
             connection.patience(PATIENCE);
             *place = Some(connection);
         }
@@ -313,5 +342,39 @@ mod tests {
         listener.set_nonblocking(true).unwrap();
         assert_eq!(std::iter::from_fn(|| listener.accept().ok()).count(), 1);
         drop(listener); // so that the farewell fails at once
+    }
+
+    #[test]
+    fn a_question_aside_that_is_answered_late_keeps_the_connection() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("slow.sock");
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let identity = Resume { endpoint: 1, incarnation: 0, token: 0 };
+        let control = Control::new(path.clone(), identity, Connection::open(&path).unwrap());
+        let (mut daemon, _) = listener.accept().unwrap();
+        assert_eq!(control.ask_aside(&Request::MakeRoom { bytes: 1 }), None, "nobody answers");
+        assert_eq!(
+            control.ask_aside(&Request::MakeRoom { bytes: 2 }),
+            None,
+            "not asked: the first is not answered"
+        );
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for (serial, made) in [(1, false), (2, true)] {
+                    let mut head = [0; HEADER_LEN];
+                    io::Read::read_exact(&mut daemon, &mut head).unwrap();
+                    let header = Header::decode(&head, Kind::Request).unwrap();
+                    assert_eq!(header.serial, serial);
+                    io::Read::read_exact(&mut daemon, &mut vec![0; header.body_len]).unwrap();
+                    let answer = Answer::MadeRoom { made }.encode(serial).unwrap();
+                    io::Write::write_all(&mut daemon, &answer).unwrap();
+                }
+            });
+            let (answer, _) = control.ask(&Request::MakeRoom { bytes: 3 }).unwrap();
+            assert_eq!(answer, Answer::MadeRoom { made: true }, "its own, not the late one");
+        });
+        listener.set_nonblocking(true).unwrap();
+        assert!(listener.accept().is_err(), "it connected anew");
+        drop((daemon, listener)); // so that the farewell fails at once
     }
 }

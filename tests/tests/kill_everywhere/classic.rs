@@ -5,7 +5,8 @@
 //!                            └──▶ consumer (SDK) ◀──┘         into its inbox: only what the client has made itself
 //! ```
 //! When the daemon is killed, so is the connection, and with it everything that was held: such a client ends, and says
-//! [`LOST`]. The driver looks whether that is so, and takes it for killed.
+//! [`LOST`]. The driver looks whether that is so, and takes it for killed. A client that would write on meanwhile would write
+//! into what is somebody else's already; the protocol knows no help against that, so no daemon is killed while one writes.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -21,7 +22,7 @@ use baton_wire::classic::{Answer, Command, FromServer, NO_MEMORY, ServerDecoder,
 
 use crate::control::{
     CONSUMER, Control, DAEMON, DONE, DRAIN, DRAINED, EXAMINED, FAULTS, FIRST_CLASSIC, FIRST_MEMBER, INTENT,
-    LEAVE, LIFE, PAUSE, PAUSED, PID, PULSE, PULSED, RECEIVED, ROLES, SENT, SERVED_BY, SLOTS, STOP, TO_LIFE,
+    LEAVE, LIFE, PAUSE, PAUSED, PID, PULSE, PULSED, RECEIVED, ROLES, SENT, SERVED_BY, STOP, TO_LIFE, WRITING,
     advance, count,
 };
 use crate::letters::{Named, Way};
@@ -230,8 +231,8 @@ impl Worker {
             self.make();
         }
         match self.random.below(4) {
-            0 => self.to_consumer(),
-            1 => self.to_the_other(),
+            0 => self.pass_to_consumer(),
+            1 => self.pass_to_the_other(),
             _ => {}
         }
         while self.held.len() > 6 || (!self.held.is_empty() && self.random.below(6) == 0) {
@@ -256,9 +257,12 @@ impl Worker {
                 self.dull = false;
                 self.serial += 1;
                 let header = header(self.slot, self.life, self.serial, len);
-                for i in places(len) {
-                    self.memory[node as usize / 8 + i].store(word(&header, i), Relaxed);
+                if self.control.begin_writing(self.slot) {
+                    for i in places(len) {
+                        self.memory[node as usize / 8 + i].store(word(&header, i), Relaxed);
+                    }
                 }
+                self.control.slot(self.slot, WRITING).store(0, SeqCst);
                 self.held.push(Held { node, message: message(&header) });
             }
             Err(sentence) if sentence == NO_MEMORY => {}
@@ -269,6 +273,7 @@ impl Worker {
     fn free(&mut self, at: usize) {
         let Held { node, message } = self.held.swap_remove(at);
         if self.check(node) != Some(message) {
+            self.pulse(); // or the block is not ours any more, with the connection
             self.fault(&format!("the block at {node} changed while it was held"));
         }
         if let Err(sentence) = self.ask(&Command::Free { node }) {
@@ -280,7 +285,7 @@ impl Worker {
     fn receive(&mut self) -> bool {
         let control = self.control.clone();
         let mut any = false;
-        for from in FIRST_MEMBER..SLOTS {
+        for (from, sender) in ROLES.iter().enumerate().skip(FIRST_MEMBER) {
             let way = Way { control: &control, from, to: self.slot };
             while let Some(letter) = way.next(self.life) {
                 any = true;
@@ -292,10 +297,8 @@ impl Worker {
                 let found: Vec<_> = letter.nodes.iter().map(|node| self.check(*node)).collect();
                 let messages: Vec<u64> = found.iter().flatten().copied().collect();
                 if messages.len() != letter.nodes.len() {
-                    self.fault(&format!(
-                        "{:?} from {} are not as they were written",
-                        letter.nodes, ROLES[from]
-                    ));
+                    self.pulse();
+                    self.fault(&format!("{:?} from {} are not as they were written", letter.nodes, sender));
                 }
                 let held = letter.nodes.iter().zip(&messages);
                 self.held.extend(held.map(|(node, message)| Held { node: *node, message: *message }));
@@ -307,7 +310,7 @@ impl Worker {
     }
 
     /// One or two references to the other classic client: handed over, or shared.
-    fn to_the_other(&mut self) {
+    fn pass_to_the_other(&mut self) {
         let control = self.control.clone();
         let to = if self.slot == FIRST_CLASSIC { FIRST_CLASSIC + 1 } else { FIRST_CLASSIC };
         let way = Way { control: &control, from: self.slot, to };
@@ -335,7 +338,7 @@ impl Worker {
     }
 
     /// A block of our own making into the consumer's inbox.
-    fn to_consumer(&mut self) {
+    fn pass_to_consumer(&mut self) {
         let control = self.control.clone();
         let own = |held: &Held| (held.message >> 56) as usize == self.slot;
         let (Some(at), Some((life, pid))) = (self.held.iter().position(own), control.who(CONSUMER)) else {

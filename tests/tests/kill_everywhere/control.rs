@@ -56,6 +56,8 @@ pub const FAULTS: usize = 3;
 pub const PULSE: usize = 4;
 /// Which sizes are in demand.
 pub const PHASE: usize = 5;
+/// The daemon is about to be killed: with it go the blocks of the classic clients, so they write no more.
+pub const DYING: usize = 6;
 const HEAD: usize = 16;
 
 /// Words of a slot.
@@ -77,6 +79,8 @@ pub const PID: usize = 12;
 pub const SERVED_BY: usize = 13;
 pub const KEEPS: usize = 13;
 pub const PULSED: usize = 14;
+/// A classic client is writing into its blocks.
+pub const WRITING: usize = 15;
 const FIXED: usize = 16;
 /// Words per pair: what was sent to that slot, what was received from it.
 pub const TO_LIFE: usize = 0;
@@ -186,6 +190,26 @@ impl Control {
         (pid != 0 && self.slot(slot, LIFE).load(SeqCst) == life).then_some((life, pid))
     }
 
+    /// Whether a classic client may write into blocks that it got from the daemon that serves it. Until it says that it
+    /// has, that daemon is not killed.
+    pub fn begin_writing(&self, slot: usize) -> bool {
+        self.slot(slot, WRITING).store(1, SeqCst);
+        let served_by = self.slot(slot, SERVED_BY).load(SeqCst);
+        self.head(DYING).load(SeqCst) == 0 && self.slot(DAEMON, PID).load(SeqCst) == served_by
+    }
+
+    /// Before the daemon is killed: nobody writes into what others will have next.
+    pub fn end_all_writing(&self) {
+        self.head(DYING).store(1, SeqCst);
+        for slot in FIRST_CLASSIC..SLOTS {
+            while self.slot(slot, WRITING).load(SeqCst) != 0
+                && baton_tests::is_alive(self.slot(slot, PID).load(SeqCst) as u32)
+            {
+                std::thread::sleep(std::time::Duration::from_micros(50));
+            }
+        }
+    }
+
     pub fn kills(&self, slot: usize, point: usize) -> &AtomicU64 {
         self.slot(slot, KILLS + point)
     }
@@ -263,6 +287,9 @@ fn reached(point: usize) {
         && control.slot(slot, ORDER).compare_exchange(order, 0, SeqCst, SeqCst).is_ok()
     {
         control.kills(slot, point).fetch_add(1, SeqCst);
+        if slot == DAEMON {
+            control.end_all_writing();
+        }
         kill_process(getpid(), Signal::KILL).unwrap();
     }
     if point == step_number(Step::KeepFollowed) {

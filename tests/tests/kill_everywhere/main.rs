@@ -53,6 +53,9 @@ fn main() -> ExitCode {
         control
             .slot(slot, control::PID)
             .store(std::process::id().into(), std::sync::atomic::Ordering::SeqCst);
+        if is_daemon {
+            control.head(control::DYING).store(0, std::sync::atomic::Ordering::SeqCst);
+        }
         control::arm(control, slot);
         return baton_rmmt::run(Daemon::parse().args);
     }

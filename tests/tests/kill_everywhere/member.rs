@@ -189,7 +189,7 @@ impl Worker {
                 self.receive();
                 if self.random.below(4) == 0 {
                     let to = FIRST_CLASSIC + self.random.below(2) as usize;
-                    self.to_classic(to);
+                    self.pass_to_classic(to);
                 }
                 if self.held.len() > 3 || self.random.below(3) == 0 {
                     self.pass_on(CONSUMER, false);
@@ -332,7 +332,7 @@ impl Worker {
     }
 
     /// One or two blocks to a classic client, through the daemon; then a letter that tells it of them.
-    fn to_classic(&mut self, to: usize) {
+    fn pass_to_classic(&mut self, to: usize) {
         let count = (1 + self.random.below(2) as usize).min(self.held.len());
         let (Some((life, pid)), control) = (self.control.who(to), self.control.clone()) else { return };
         let way = Way { control: &control, from: self.slot, to };

@@ -148,7 +148,9 @@ impl Play<'_> {
             None => {
                 assert!(!self.reference.is_here(n), "{n} is here, and not known");
                 let endpoint = self.ledger.pool.admit(&who(n, EndpointKind::Classic)).expect("room for it");
-                self.ledger.enter(pid(n), Origin::Claim, endpoint).expect("just admitted");
+                self.ledger
+                    .enter(pid(n), Origin::Claim { at: std::net::Ipv4Addr::LOCALHOST.into() }, endpoint)
+                    .expect("just admitted");
             }
             Some(joined) => {
                 let connections = self.reference.connections.get(&n).copied().unwrap_or(0);
