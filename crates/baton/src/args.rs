@@ -18,6 +18,8 @@ A first look, in three terminals:
   BATON_RMMT=un:///tmp/rmmt.sock your-program            (attaches with the SDK, crate baton-client)
   baton top --connect un:///tmp/rmmt.sock                (then: ls, inspect, trace, audit)
 
+BATON_RMMT stands for --connect and --listen wherever they are not given.
+
 Exit codes: 0 ok, 1 failed (baton audit: does not balance), 2 usage, 78 cannot work with this configuration"
 )]
 pub(crate) struct Cli {
@@ -29,8 +31,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Run the memory daemon: create the pool, admit processes, take back what the dead held.
     #[command(after_help = "\
-Two processes start: the keeper, which holds the pool's memory and the socket, and the daemon, which serves. If the
-daemon is killed, the keeper starts another one that adopts the pool with every count intact; members do not notice.
+Two processes start: the keeper, which holds the pool's memory and the socket, and the daemon, which serves. If the \
+daemon is killed, the keeper starts another one that adopts the pool with every count intact; members do not notice. \
 Stop it with SIGTERM or Ctrl-C: the socket file goes, and with the last member the memory.
 
   baton rmmt --listen un:///run/user/1000/rmmt.sock --size 1GiB
@@ -39,8 +41,8 @@ Stop it with SIGTERM or Ctrl-C: the socket file goes, and with the last member t
 
     /// Watch the members work: what they hold, how fast they pass messages, what waits.
     #[command(after_help = "\
-Columns: HELD blocks and their bytes; IN/s OUT/s messages received and sent per second; QUEUE unread messages of room
-for; WAITS times it waited for room or memory; DROPS own unread messages replaced by newer ones; OLDEST how long it
+Columns: HELD blocks and their bytes; IN/s OUT/s messages received and sent per second; QUEUE unread messages / how \
+many its inbox takes; WAITS times it waited for room or memory; DROPS own unread messages replaced by newer ones; OLDEST how long it \
 has held its oldest block, as far as this program has watched (a few spare blocks for its next allocations count, too).
 
 Keys: s sort by the next column, r reverse, p pause, arrows and page keys move, ? help, q quit.
@@ -51,8 +53,8 @@ Keys: s sort by the next column, r reverse, p pause, arrows and page keys move, 
 
     /// List the members of the pool and the inboxes one can send to; with --held-by, the blocks of one of them.
     #[command(after_help = "\
-Columns: ID endpoint; HELD blocks this process holds (a few spare ones for its next allocations included) and their
-bytes; QUEUED messages that wait in its inbox; STATE: ok, silent (has not spoken since the daemon was restarted),
+Columns: ID endpoint; HELD blocks this process holds (a few spare ones for its next allocations included) and their \
+bytes; QUEUED messages that wait in its inbox; STATE: ok, silent (has not spoken since the daemon was restarted), \
 closed (hung up, but its process lives and keeps its blocks).
 
   baton ls --held-by vss-0              the blocks of all endpoints of that name
@@ -61,7 +63,7 @@ closed (hung up, but its process lives and keeps its blocks).
 
     /// Look at one block: its holders, its frame header, its bytes, its picture as a PNG file.
     #[command(after_help = "\
-While it looks, this program is one more holder of the block: what it reads cannot change under it. A block that nobody
+While it looks, this program is one more holder of the block: what it reads cannot change under it. A block that nobody \
 holds is free, has no contents, and is refused with exit code 1. `baton ls --held-by NAME` tells the numbers.
 
   baton inspect 17 --png frame.png
@@ -70,8 +72,8 @@ holds is free, has no contents, and is refused with exit code 1. `baton ls --hel
 
     /// Follow a block, or all messages to one inbox, through their holders.
     #[command(after_help = "\
-The hold words are read in shared memory, over and over, without a word to anybody; the members do not notice. So a
-holder that lets go again within some ten microseconds (with --inbox: within one pass over all blocks) may be missed.
+The hold words are read in shared memory, over and over, without a word to anybody; the members do not notice. So a \
+holder that lets go again within some ten microseconds (with --inbox: within one pass over all blocks) may be missed. \
 A line is printed for each change seen: seconds since the start, block, generation (+1 per allocation), holders.
 
   baton trace 17 --for 10s
@@ -79,9 +81,21 @@ A line is printed for each change seen: seconds since the start, block, generati
     Trace(TraceArgs),
 
     /// Check that every block is accounted for: exit code 0 if it balances, 1 if not.
+    #[command(after_help = "\
+Each block must be free, or held by somebody who lives; each message must lie in the inbox of its receiver. What does \
+not balance is listed, block by block. Members go on working meanwhile: what is under way is looked at again.
+
+  baton audit && echo fine
+  baton audit --json | jq .problems")]
     Audit(Query),
 
     /// Show the pool: size, use, block sizes.
+    #[command(after_help = "\
+BLOCK is a size that blocks have now, BLOCKS how many of it there are, IN USE how many of them somebody holds. Sizes come \
+and go as they are asked for: memory that holds nothing becomes blocks of another size.
+
+  baton info
+  baton info --json | jq .bytes_in_use")]
     Info(Query),
 
     /// Measure: `baton bench memory` compares the pool with its rivals, in one run.
@@ -89,7 +103,7 @@ A line is printed for each change seen: seconds since the start, block, generati
         arg_required_else_help = true,
         override_usage = "baton bench memory [ARGUMENTS]...",
         after_help = "\
-Runs the program baton-bench-memory that lies beside this one or on PATH, with the arguments that follow. It is built in
+Runs the program baton-bench-memory that lies beside this one or on PATH, with the arguments that follow. It is built in \
 a workspace of its own, since it brings the rivals along: `./x bench` in Baton's repository builds and runs it.
 
   baton bench memory --quick"
