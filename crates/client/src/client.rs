@@ -16,7 +16,7 @@ use baton_pool::{
 use baton_wire::attach::{self, Answer, Attach, ErrorCode, Name, Request, Resume};
 use baton_wire::report::{AuditReport, InboxInfo, Member, PoolInfo};
 
-use crate::control::{AskError, Connection, Control};
+use crate::control::{AskError, Connection, Control, Deadline, PATIENCE};
 use crate::error::{AllocError, ConnectError, OpenError, QueryError};
 use crate::inbox::Inbox;
 use crate::options::{Access, ConnectOptions};
@@ -101,7 +101,8 @@ impl Client {
     /// Attaches this process to the pool of the daemon at `uri` (`un://PATH`).
     ///
     /// Keeps trying for `options.timeout` while the socket is absent, refuses, or hangs up in the middle (a daemon being
-    /// restarted); a refusal by the daemon itself is final at once. An inbox name that a living process has is retried,
+    /// restarted). A try takes at most 3 s, whatever the daemon does, so this comes back at most that much later. A
+    /// refusal by the daemon itself is final at once. An inbox name that a living process has is retried,
     /// too: its owner may be about to end.
     ///
     /// # Errors
@@ -342,9 +343,10 @@ fn own_start_time() -> io::Result<u64> {
 
 fn try_attach(path: &Path, ask: &Attach) -> Result<(Connection, EndpointRef, [OwnedFd; 3]), AskError> {
     let strange = || AskError::Protocol("an answer to something else".to_owned());
-    let mut connection = Connection::open(path)?;
+    let deadline = Deadline::after(PATIENCE);
+    let mut connection = Connection::open_by(path, deadline)?;
     step!(ConnectOpened);
-    let (answer, fds) = connection.ask(&Request::Attach(ask.clone()))?;
+    let (answer, fds) = connection.ask_by(&Request::Attach(ask.clone()), deadline)?;
     step!(ConnectAnswered);
     let Answer::Attached(attached) = answer else { return Err(strange()) };
     let id = EndpointId::new(attached.endpoint).ok_or_else(strange)?;

@@ -9,6 +9,10 @@
 //!
 //! Nothing here is on the path of a block. While a killed daemon is being restarted, its listening socket lives on at
 //! the keeper, so a request made meanwhile just waits for the new daemon, at most [`PATIENCE`].
+//!
+//! Every question has one deadline, which holds for all of it together: connecting, resuming, asking, and doing all that
+//! again. A daemon that dies over and over, or answers one byte at a time, holds its caller no longer than one that is
+//! silent.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -23,7 +27,7 @@ use baton_wire::attach::{Answer, DecodeError, Failure, HEADER_LEN, Header, Kind,
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 /// How long an answer may take.
-const PATIENCE: Duration = Duration::from_secs(3);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
 
 /// For the farewell at the end of the last handle.
 const PATIENCE_BYE: Duration = Duration::from_millis(250);
@@ -68,39 +72,46 @@ pub(crate) struct Connection {
 impl Connection {
     /// Connects; the daemon has not said anything yet.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        Self::open_within(path, PATIENCE)
+        Self::open_by(path, Deadline::after(PATIENCE))
     }
 
     /// The time limit holds for connecting, too: when the queue of a daemon that does not accept (a stopped one) is full,
     /// the kernel lets a connect wait as long as a write.
-    fn open_within(path: &Path, patience: Duration) -> io::Result<Self> {
+    pub(crate) fn open_by(path: &Path, deadline: Deadline) -> io::Result<Self> {
         let address = SocketAddrUnix::new(path)?;
         let socket =
             rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
         let stream = UnixStream::from(socket);
-        stream.set_read_timeout(Some(patience))?;
-        stream.set_write_timeout(Some(patience))?;
         loop {
+            deadline.limit(&stream)?;
             match rustix::net::connect(&stream, &address) {
                 Ok(()) => return Ok(Self { stream, serial: 0, owed: 0, torn: false }),
                 Err(rustix::io::Errno::INTR) => {}
-                Err(errno) => return Err(overdue(errno.into())),
+                Err(errno) => return Err(deadline.explained(errno.into())),
             }
         }
     }
 
     /// Asks and waits for the answer, with exactly the descriptors that belong to it.
     pub(crate) fn ask(&mut self, request: &Request) -> Result<(Answer, Vec<OwnedFd>), AskError> {
+        self.ask_by(request, Deadline::after(PATIENCE))
+    }
+
+    pub(crate) fn ask_by(
+        &mut self,
+        request: &Request,
+        deadline: Deadline,
+    ) -> Result<(Answer, Vec<OwnedFd>), AskError> {
         while self.owed > 0 {
-            self.next_answer()?;
+            self.next_answer(deadline)?;
         }
         self.serial = self.serial.wrapping_add(1);
         let bytes = request.encode(self.serial).map_err(|error| AskError::Protocol(error.to_string()))?;
         self.torn = true;
-        self.send(&bytes)?;
+        self.send(&bytes, deadline)?;
         self.torn = false;
         self.owed += 1;
-        let (header, body, fds) = self.next_answer()?;
+        let (header, body, fds) = self.next_answer(deadline)?;
         // The form of a refusal is the same in every version; of anything else it may differ.
         let answer = match (Answer::decode(&body), header.check_version()) {
             (Ok(Answer::Error(failure)), _) => return Err(AskError::Refused(failure)),
@@ -117,14 +128,14 @@ impl Connection {
         Ok((answer, fds))
     }
 
-    fn next_answer(&mut self) -> Result<(Header, Vec<u8>, Vec<OwnedFd>), AskError> {
+    fn next_answer(&mut self, deadline: Deadline) -> Result<(Header, Vec<u8>, Vec<OwnedFd>), AskError> {
         let mut fds = Vec::new();
         let mut head = [0; HEADER_LEN];
-        self.fill(&mut head, &mut fds)?;
+        self.fill(&mut head, &mut fds, deadline)?;
         self.torn = true;
         let header = Header::decode(&head, Kind::Answer)?;
         let mut body = vec![0; header.body_len];
-        self.fill(&mut body, &mut fds)?;
+        self.fill(&mut body, &mut fds, deadline)?;
         self.torn = false;
         self.owed -= 1;
         Ok((header, body, fds))
@@ -136,21 +147,28 @@ impl Connection {
     }
 
     /// Not `fdpass::send_all`, which would wait for ever where a time limit of the socket ends a write.
-    fn send(&self, bytes: &[u8]) -> io::Result<()> {
+    fn send(&self, bytes: &[u8], deadline: Deadline) -> io::Result<()> {
         let mut rest = bytes;
         while !rest.is_empty() {
-            let sent = fdpass::send(&self.stream, rest, &[]).map_err(io::Error::from).map_err(overdue)?;
+            deadline.limit(&self.stream)?;
+            let sent =
+                fdpass::send(&self.stream, rest, &[]).map_err(|error| deadline.explained(error.into()))?;
             rest = rest.get(sent..).unwrap_or_default();
         }
         Ok(())
     }
 
-    fn fill(&mut self, buffer: &mut [u8], fds: &mut Vec<OwnedFd>) -> Result<(), AskError> {
+    fn fill(
+        &mut self,
+        buffer: &mut [u8],
+        fds: &mut Vec<OwnedFd>,
+        deadline: Deadline,
+    ) -> Result<(), AskError> {
         let mut at = 0;
         while at < buffer.len() {
+            deadline.limit(&self.stream)?;
             let received = fdpass::recv(&self.stream, &mut buffer[at..], baton_wire::attach::ATTACHED_FDS)
-                .map_err(io::Error::from)
-                .map_err(overdue)?;
+                .map_err(|error| deadline.explained(error.into()))?;
             if received.len == 0 {
                 return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the memory daemon hung up").into());
             }
@@ -165,20 +183,49 @@ impl Connection {
         }
         Ok(())
     }
-
-    fn patience(&self, patience: Duration) {
-        // Best effort: only how long an answer may take depends on it.
-        let _ = self.stream.set_read_timeout(Some(patience));
-        let _ = self.stream.set_write_timeout(Some(patience));
-    }
 }
 
-/// A time limit on a blocking socket shows as "try again".
-fn overdue(error: io::Error) -> io::Error {
-    if error.kind() == io::ErrorKind::WouldBlock {
-        io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {} s", PATIENCE.as_secs()))
-    } else {
-        error
+/// When a question is given up, whatever it is made of.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Deadline {
+    end: Instant,
+    patience: Duration,
+}
+
+impl Deadline {
+    pub(crate) fn after(patience: Duration) -> Self {
+        Self { end: Instant::now() + patience, patience }
+    }
+
+    fn is_over(&self) -> bool {
+        Instant::now() >= self.end
+    }
+
+    /// Has the next system call on this socket end in time.
+    fn limit(&self, stream: &UnixStream) -> io::Result<()> {
+        let left = self.end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(self.error());
+        }
+        stream.set_read_timeout(Some(left))?;
+        stream.set_write_timeout(Some(left))
+    }
+
+    /// A time limit on a blocking socket shows as "try again", and a daemon's death as one of three things.
+    fn explained(&self, error: io::Error) -> io::Error {
+        match error.kind() {
+            io::ErrorKind::WouldBlock => self.error(),
+            kind if was_cut(&error) => io::Error::new(kind, "the memory daemon hung up"),
+            _ => error,
+        }
+    }
+
+    fn error(&self) -> io::Error {
+        let text = match self.patience.as_secs() {
+            0 => format!("no answer within {} ms", self.patience.as_millis()),
+            seconds => format!("no answer within {seconds} s"),
+        };
+        io::Error::new(io::ErrorKind::TimedOut, text)
     }
 }
 
@@ -203,19 +250,25 @@ impl Control {
 
     /// Asks; if the connection turns out to be dead, connects, resumes and asks again, for at most [`PATIENCE`].
     pub(crate) fn ask(&self, request: &Request) -> Result<(Answer, Vec<OwnedFd>), AskError> {
+        self.ask_within(request, PATIENCE)
+    }
+
+    fn ask_within(&self, request: &Request, patience: Duration) -> Result<(Answer, Vec<OwnedFd>), AskError> {
         let started = Instant::now();
         let mut place = self.lock();
-        if place.is_none() && started.elapsed() >= PATIENCE / 2 {
+        if place.is_none() && started.elapsed() >= patience / 2 {
             // Another thread asked meanwhile, in vain. Asking again would have every thread wait for all before it.
-            return Err(overdue(io::ErrorKind::WouldBlock.into()).into());
+            return Err(Deadline::after(patience).error().into());
         }
+        // From here: who had the lock before had a time of its own.
+        let deadline = Deadline::after(patience);
         loop {
             let connected = match place.take() {
                 Some(connection) => Ok(connection),
-                None => self.resume(),
+                None => self.resume(deadline),
             };
             let answered = connected.and_then(|mut connection| {
-                let answered = connection.ask(request);
+                let answered = connection.ask_by(request, deadline);
                 // After anything else the stream is out of step: an answer may still come.
                 if matches!(answered, Ok(_) | Err(AskError::Refused(_))) {
                     *place = Some(connection);
@@ -223,7 +276,7 @@ impl Control {
                 answered
             });
             match answered {
-                Err(AskError::Away(error)) if was_cut(&error) && started.elapsed() < PATIENCE => {
+                Err(AskError::Away(error)) if was_cut(&error) && !deadline.is_over() => {
                     std::thread::sleep(RETRY_PAUSE);
                 }
                 answered => return answered,
@@ -237,23 +290,21 @@ impl Control {
     pub(crate) fn ask_aside(&self, request: &Request) -> Option<Answer> {
         let mut place = self.connection.try_lock().ok()?;
         let mut connection = place.take()?;
-        connection.patience(PATIENCE_ASIDE);
-        let answered = connection.ask(request);
+        let answered = connection.ask_by(request, Deadline::after(PATIENCE_ASIDE));
         let is_usable = match &answered {
             Ok(_) | Err(AskError::Refused(_)) => true,
             Err(error) => connection.is_late(error),
         };
         if is_usable {
-            connection.patience(PATIENCE);
             *place = Some(connection);
         }
         answered.ok().map(|(answer, _)| answer)
     }
 
-    fn resume(&self) -> Result<Connection, AskError> {
-        let mut connection = Connection::open(&self.path)?;
+    fn resume(&self, deadline: Deadline) -> Result<Connection, AskError> {
+        let mut connection = Connection::open_by(&self.path, deadline)?;
         step!(ResumeOpened);
-        match connection.ask(&Request::Resume(self.identity.clone()))? {
+        match connection.ask_by(&Request::Resume(self.identity.clone()), deadline)? {
             (Answer::Resumed(_), _) => {
                 step!(ResumeAnswered);
                 Ok(connection)
@@ -271,15 +322,15 @@ impl Drop for Control {
     /// Says bye, so that the daemon takes the endpoint back and does not have to wait for the process to end. If the
     /// daemon is away, it will.
     fn drop(&mut self) {
+        let deadline = Deadline::after(PATIENCE_BYE);
         let place = self.connection.get_mut().unwrap_or_else(PoisonError::into_inner);
         let connection = match place.take() {
             Some(connection) => Ok(connection),
-            None => self.resume(),
+            None => self.resume(deadline),
         };
         if let Ok(mut connection) = connection {
-            connection.patience(PATIENCE_BYE);
             step!(ByeBefore);
-            if let Err(error) = connection.ask(&Request::Bye) {
+            if let Err(error) = connection.ask_by(&Request::Bye, deadline) {
                 tracing::debug!("the memory daemon was not told that this member leaves: {error}");
             }
             step!(ByeAnswered);
@@ -311,7 +362,7 @@ mod tests {
         std::thread::spawn(move || {
             let mut queued = Vec::new();
             let error = loop {
-                match Connection::open_within(&path, patience) {
+                match Connection::open_by(&path, Deadline::after(patience)) {
                     Ok(connection) => queued.push(connection),
                     Err(error) => break error,
                 }
@@ -376,5 +427,79 @@ mod tests {
         listener.set_nonblocking(true).unwrap();
         assert!(listener.accept().is_err(), "it connected anew");
         drop((daemon, listener)); // so that the farewell fails at once
+    }
+
+    /// What a daemon does that dies in the middle, over and over. Each on a listener of its own.
+    fn dying(path: &Path, dies: fn(std::os::unix::net::UnixStream)) {
+        let listener = std::os::unix::net::UnixListener::bind(path).unwrap();
+        std::thread::spawn(move || listener.incoming().map_while(Result::ok).for_each(dies));
+    }
+
+    fn hear(stream: &mut std::os::unix::net::UnixStream) -> Option<(u32, Request)> {
+        use std::io::Read;
+        let mut head = [0; HEADER_LEN];
+        stream.read_exact(&mut head).ok()?;
+        let header = Header::decode(&head, Kind::Request).unwrap();
+        let mut body = vec![0; header.body_len];
+        stream.read_exact(&mut body).ok()?;
+        Some((header.serial, Request::decode(&body).unwrap()))
+    }
+
+    /// The answer to the wish to resume, at most this many bytes of it; none to anything else.
+    fn part(stream: &mut std::os::unix::net::UnixStream, bytes: usize) {
+        use std::io::Write;
+        let Some((serial, Request::Resume(_))) = hear(stream) else { return };
+        let answer = Answer::Resumed(baton_wire::attach::Resumed { endpoint: 1 }).encode(serial).unwrap();
+        let _gone = stream.write_all(&answer[..bytes.min(answer.len())]);
+    }
+
+    #[test]
+    fn a_daemon_that_dies_again_and_again_is_given_up_in_bounded_time_and_named() {
+        type Dies = fn(std::os::unix::net::UnixStream);
+        const STEPS: [(&str, Dies, &str); 6] = [
+            ("at the door", drop, "hung up"),
+            ("with the request", |mut it| drop(hear(&mut it)), "hung up"),
+            ("in the head", |mut it| part(&mut it, 3), "hung up"),
+            ("in the body", |mut it| part(&mut it, HEADER_LEN + 3), "hung up"),
+            // The endpoint can be resumed, but no question is answered.
+            ("after resuming", |mut it| part(&mut it, usize::MAX), "hung up"),
+            (
+                "of slowness",
+                |mut it| {
+                    use std::io::Write;
+                    let Some((serial, _)) = hear(&mut it) else { return };
+                    let failure = Failure::new(baton_wire::attach::ErrorCode::Busy, "a".repeat(3000));
+                    let answer = Answer::Error(failure).encode(serial).unwrap();
+                    for byte in answer {
+                        if it.write_all(&[byte]).is_err() {
+                            return;
+                        }
+                        std::thread::sleep(Duration::from_millis(20));
+                    }
+                },
+                "no answer within 200 ms",
+            ),
+        ];
+        let dir = tempfile::tempdir().unwrap();
+        for (step, dies, says) in STEPS {
+            let path = dir.path().join(step);
+            dying(&path, dies);
+            let (done, waits) = std::sync::mpsc::channel();
+            std::thread::spawn(move || {
+                let identity = Resume { endpoint: 1, incarnation: 0, token: 0 };
+                let control = Control::new(path.clone(), identity, Connection::open(&path).unwrap());
+                let error = control.ask_within(&Request::Pool, Duration::from_millis(200)).unwrap_err();
+                done.send(error.to_string()).unwrap();
+                drop(control); // its farewell is bounded, too
+                done.send(String::new()).unwrap();
+            });
+            let watchdog = Duration::from_secs(30);
+            let error =
+                waits.recv_timeout(watchdog).unwrap_or_else(|_| panic!("dies {step}: waits for ever"));
+            // The time may be over in any step of a try.
+            let over = "no answer within 200 ms";
+            assert!(error.contains(says) || error.contains(over), "dies {step}: {error}");
+            waits.recv_timeout(watchdog).unwrap_or_else(|_| panic!("dies {step}: says farewell for ever"));
+        }
     }
 }
