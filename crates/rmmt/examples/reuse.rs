@@ -10,8 +10,9 @@
 //! - *kernel*: a thread sleeps in poll(2) on the pidfd of the process; the time from kill(2) to its return.
 //! - *reuse*: a thread sleeps in `alloc_wait`; the time from kill(2) to the block in its hand. Nobody asks for anything.
 //!
-//! Then a pair of threads exchanges messages, with deaths of such holders and without: the largest and the 99.9th gap
-//! between two messages that arrived. It prints and asserts nothing: the machine decides about the tail.
+//! Then a bystander pair of endpoints sends through the same pool all the while, and beside it such holders are killed: its
+//! worst gap between two messages in the 10 ms from each kill on, against windows of 10 ms without one, and how many of
+//! its allocations and sends were refused. It prints and asserts nothing: the machine decides about the tail.
 
 #![forbid(unsafe_code)]
 
@@ -179,60 +180,88 @@ fn wait_for_death(pid: Pid) -> Result<Instant, Failure> {
     Ok(Instant::now())
 }
 
-/// Messages between two threads, while holders die and while nobody does.
-fn senders(uri: &str, deaths: usize) -> Result<(), Failure> {
-    println!(
-        "gaps between messages of another pair, in the same run\n| | messages | p99.9 | max |\n|---|---|---|---|"
-    );
-    let quiet = gaps(uri, || {
-        for _ in 0..deaths {
-            std::thread::sleep(ASLEEP * 2);
-        }
-        Ok(())
-    })?;
-    let dying = gaps(uri, || {
-        for _ in 0..deaths {
-            std::thread::sleep(ASLEEP);
-            drop(Holder::start(uri)?);
-        }
-        Ok(())
-    })?;
-    for (name, mut times) in
-        [("nobody dies".to_owned(), quiet), (format!("{deaths} holders start and die"), dying)]
-    {
-        times.sort();
-        let (late, max) = (at(&times, 99.9), at(&times, 100.0));
-        println!("| {name} | {} | {} µs | {} µs |", times.len(), late.as_micros(), max.as_micros());
-    }
-    Ok(())
+/// What a bystander pair saw: two threads' worth of sending through the pool in which holders die.
+#[derive(Default)]
+struct Seen {
+    /// When each message had arrived.
+    arrivals: Vec<Instant>,
+    /// Allocations and sends that were refused. None is expected, and none of them waits.
+    refused: u64,
 }
 
-fn gaps(uri: &str, meanwhile: impl FnOnce() -> Result<(), Failure>) -> Result<Vec<Duration>, Failure> {
+/// The pair's worst gaps around kills, against windows of the same length without one, interleaved.
+fn senders(uri: &str, deaths: usize) -> Result<(), Failure> {
     let (from, _) = Client::connect(uri, ConnectOptions::new("sends").timeout(LONG))?;
     let (_to, mut inbox) =
         Client::connect(uri, ConnectOptions::new("receives").inbox("gaps.in").timeout(LONG))?;
     let sender = from.sender("gaps.in")?;
     let stop = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        let pair = scope.spawn(|| -> Result<Vec<Duration>, String> {
-            let mut times = Vec::new();
-            let mut last = Instant::now();
+    let (seen, windows) = std::thread::scope(|scope| {
+        let pair = scope.spawn(|| -> Result<Seen, String> {
+            let mut seen = Seen::default();
             while !stop.load(Ordering::Relaxed) {
-                let block = from.alloc(64).map_err(|error| error.to_string())?;
-                sender.send(block.freeze()).map_err(|error| error.reason.to_string())?;
+                let Ok(block) = from.alloc(64) else {
+                    seen.refused += 1;
+                    continue;
+                };
+                if sender.send(block.freeze()).is_err() {
+                    seen.refused += 1;
+                    continue;
+                }
                 let received = inbox.try_recv().map_err(|error| error.to_string())?;
                 drop(received.ok_or("what was sent is there")?);
-                let now = Instant::now();
-                times.push(now - last);
-                last = now;
+                seen.arrivals.push(Instant::now());
             }
-            Ok(times)
+            Ok(seen)
         });
-        let done = meanwhile();
+        let windows = windows(uri, deaths).map_err(|error| error.to_string());
         stop.store(true, Ordering::Relaxed);
-        let times = pair.join().map_err(|_| "the pair panicked")??;
-        done.map(|()| times)
-    })
+        let seen = pair.join().map_err(|_| "the pair panicked".to_owned())??;
+        windows.map(|windows| (seen, windows))
+    })?;
+    println!(
+        "a bystander pair in the same pool: {} messages, {} refused (target 0)\n| worst gap in {deaths} windows of {} ms \
+         each | p50 | p99 | max |\n|---|---|---|---|",
+        seen.arrivals.len(),
+        seen.refused,
+        ASLEEP.as_millis()
+    );
+    let [quiet, kills] =
+        [("without a kill", windows.0), ("from a kill on", windows.1)].map(|(name, begins)| {
+            let mut gaps: Vec<_> = begins.iter().map(|begin| worst_gap(&seen.arrivals, *begin)).collect();
+            gaps.sort();
+            let (p50, p99, max) = (at(&gaps, 50.0), at(&gaps, 99.0), at(&gaps, 100.0));
+            println!("| {name} | {} µs | {} µs | {} µs |", p50.as_micros(), p99.as_micros(), max.as_micros());
+            (p50, max)
+        });
+    let ratio = |a: Duration, b: Duration| a.as_secs_f64() / b.as_secs_f64();
+    println!("with a kill / without: p50 {:.2}, max {:.2}", ratio(kills.0, quiet.0), ratio(kills.1, quiet.1));
+    Ok(())
+}
+
+/// The beginnings of windows of [`ASLEEP`], without a kill and at a kill. In each, a holder of [`HELD`] blocks was there.
+fn windows(uri: &str, deaths: usize) -> Result<(Vec<Instant>, Vec<Instant>), Failure> {
+    let (mut quiet, mut kills) = (Vec::new(), Vec::new());
+    for _ in 0..deaths {
+        let holder = Holder::start(uri)?;
+        std::thread::sleep(ASLEEP); // its own start is over
+        quiet.push(Instant::now());
+        std::thread::sleep(ASLEEP);
+        let pid = holder.pid()?;
+        kills.push(Instant::now());
+        kill_process(pid, Signal::KILL)?;
+        std::thread::sleep(ASLEEP);
+        drop(holder);
+    }
+    Ok((quiet, kills))
+}
+
+/// The longest time between two arrivals of which at least one lies in the window.
+fn worst_gap(arrivals: &[Instant], begin: Instant) -> Duration {
+    let first = arrivals.partition_point(|arrival| *arrival < begin).saturating_sub(1);
+    let last = arrivals.partition_point(|arrival| *arrival < begin + ASLEEP);
+    let inside = arrivals.get(first..(last + 1).min(arrivals.len())).unwrap_or_default();
+    inside.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
 }
 
 /// The value below which `percent` of the sorted times are.

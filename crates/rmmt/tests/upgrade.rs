@@ -54,8 +54,8 @@ fn count(daemon: &Daemon, part: &str) -> usize {
 fn a_replaced_program_is_the_one_that_runs_afterwards_and_members_notice_nothing() {
     let (daemon, program) = start();
     let mut pair = [daemon.puppet("a", "a.in"), daemon.puppet("b", "b.in")];
-    pair[0].order("work b.in 1500");
-    pair[1].order("work a.in 1500");
+    pair[0].order("work b.in 4000");
+    pair[1].order("work a.in 4000");
     for life in 1..=2 {
         let (keeper, before) = (daemon.keeper_pid(), daemon.serving());
         let old = runs(before);

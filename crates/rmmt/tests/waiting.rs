@@ -8,8 +8,8 @@ use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
 use baton_client::{
-    AllocError, Block, Client, ConnectOptions, Inbox, OpenError, RecvError, SendFailure, Sender, WhenFull,
-    select, select_async,
+    AllocError, Block, Client, ConnectOptions, Inbox, OpenError, RecvError, SendFailure, WhenFull, select,
+    select_async,
 };
 use rustix::process::Signal;
 use stage::{Daemon, WATCHDOG, kill, stray_writer, until};
@@ -28,42 +28,6 @@ fn numbers(inbox: &mut Inbox) -> Vec<u8> {
 
 fn run<T>(work: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
-}
-
-/// How a send is made: on a thread, or in a runtime.
-type Send = fn(&Sender, Block, WhenFull) -> Result<u32, SendFailure>;
-
-const WAYS: [(&str, Send); 2] = [
-    ("sync", |sender, block, when| sender.send_with(block, when).map(|s| s.replaced).map_err(|e| e.reason)),
-    ("async", |sender, block, when| {
-        run(sender.send_async(block, when)).map(|s| s.replaced).map_err(|e| e.reason)
-    }),
-];
-
-#[test]
-fn a_full_inbox_refuses_waits_or_drops_the_oldest() {
-    let daemon = Daemon::start(); // four messages fit
-    for (way, send) in WAYS {
-        let (client, mut inbox) = daemon.member(ConnectOptions::new("slow").inbox(way));
-        let sender = client.sender(way).unwrap();
-        for n in 0..4 {
-            assert_eq!(send(&sender, numbered(&client, n), WhenFull::Refuse), Ok(0), "{way}");
-        }
-        let refused = send(&sender, numbered(&client, 4), WhenFull::Refuse);
-        assert_eq!(refused, Err(SendFailure::Full), "{way}");
-        let late = send(&sender, numbered(&client, 4), WhenFull::Wait(Duration::from_millis(20)));
-        assert_eq!(late, Err(SendFailure::Full), "{way}");
-        assert_eq!(send(&sender, numbered(&client, 5), WhenFull::DropOldest), Ok(1), "{way}");
-        let waiting = std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| send(&sender, numbered(&client, 6), WhenFull::Wait(WATCHDOG)));
-            let first = inbox.recv(Some(WATCHDOG)).unwrap().unwrap();
-            assert!([1, 5].contains(&first.block[0]), "{way}: the oldest was dropped");
-            waiting.join().unwrap()
-        });
-        assert_eq!(waiting, Ok(0), "{way}: one receive makes room for one");
-        assert_eq!(numbers(&mut inbox).len(), 4, "{way}");
-    }
-    daemon.assert_balanced();
 }
 
 #[test]
