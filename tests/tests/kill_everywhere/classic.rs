@@ -257,12 +257,17 @@ impl Worker {
                 self.dull = false;
                 self.serial += 1;
                 let header = header(self.slot, self.life, self.serial, len);
-                if self.control.begin_writing(self.slot) {
-                    for i in places(len) {
-                        self.memory[node as usize / 8 + i].store(word(&header, i), Relaxed);
-                    }
+                let may_write = self.control.begin_writing(self.slot);
+                for i in places(len).filter(|_| may_write) {
+                    self.memory[node as usize / 8 + i].store(word(&header, i), Relaxed);
                 }
                 self.control.slot(self.slot, WRITING).store(0, SeqCst);
+                if !may_write {
+                    // Nothing of ours is in it: not to be sent.
+                    return self
+                        .ask(&Command::Free { node })
+                        .map_or_else(|sentence| self.fault(&sentence), drop);
+                }
                 self.held.push(Held { node, message: message(&header) });
             }
             Err(sentence) if sentence == NO_MEMORY => {}
