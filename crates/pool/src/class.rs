@@ -8,6 +8,19 @@
 /// Number of classes: 64 B up to 256 MiB.
 const COUNT: usize = 89;
 
+/// For small blocks: the class by the number of 64-byte lines.
+const FOR_LINES: [u8; 65] = {
+    let mut classes = [0; 65];
+    let mut lines = 0;
+    while lines < classes.len() {
+        if let Some(Class(class)) = Class::search(lines * 64) {
+            classes[lines] = class;
+        }
+        lines += 1;
+    }
+    classes
+};
+
 /// A size class, index into the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Class(u8);
@@ -33,9 +46,16 @@ impl Class {
     /// The smallest class whose blocks have at least `len` bytes; `None` above 256 MiB.
     #[inline]
     pub fn for_len(len: usize) -> Option<Self> {
+        match FOR_LINES.get(len.div_ceil(64)) {
+            Some(&class) => Some(Class(class)),
+            None => Self::search(len),
+        }
+    }
+
+    const fn search(len: usize) -> Option<Self> {
         // The highest bit and the two below it name the class of the unrounded size. Rounding makes neighbours equal or
         // large enough, so the answer may be up to three places before it.
-        let last = len.max(65) as u64 - 1;
+        let last = if len < 65 { 64 } else { len as u64 - 1 };
         let octave = 63 - last.leading_zeros();
         let mut k = (octave as usize - 6) * 4 + (last >> (octave - 2) & 3) as usize + 1;
         if k >= COUNT {

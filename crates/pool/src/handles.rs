@@ -106,9 +106,12 @@ impl Hold {
     pub fn sized(self, len: usize) -> Self {
         let entry = self.entry();
         let len = len.min(entry.class().size());
-        entry.set_len(len);
         entry.set_alone(true); // a fresh or a spare block
-        self.member().shared.set_len(entry.block, len);
+        // Both were written, or read, together. Most blocks are used for the same length again.
+        if entry.len() != len {
+            entry.set_len(len);
+            self.member().shared.set_len(entry.block, len);
+        }
         self
     }
 
@@ -134,15 +137,15 @@ impl Hold {
         self.end();
     }
 
-    /// Puts the block into its member's magazine; back again if there is no room.
+    /// Puts the block, of that class, into its member's magazine; back again if there is no room.
     #[inline]
-    pub fn stow(self) -> Option<Self> {
+    pub fn stow(self, class: Class) -> Option<Self> {
         let owner = self.entry().owner();
         // SAFETY: the member lives as long as the share in `self`. Where `self` comes back, that is as long as this
         // function. Where it is kept, it lies behind the magazine's `TryCell`, and whoever takes it out to drop it gets
         // there only after the cell was given back, which is the last time that the magazine is touched here.
         let magazine = unsafe { &(*owner).magazine };
-        magazine.push(self).err()
+        magazine.push(self, class).err()
     }
 
     #[inline]

@@ -90,9 +90,7 @@ struct Tenure(Arc<Inner>);
 
 impl Drop for Tenure {
     fn drop(&mut self) {
-        for hold in self.0.magazine.close() {
-            hold.release();
-        }
+        self.0.magazine.close().into_iter().for_each(Hold::release);
     }
 }
 
@@ -106,12 +104,13 @@ impl Member {
     pub(crate) fn new(shared: Arc<Shared>, me: EndpointRef) -> Self {
         let entries = Entries::new(&shared.region.geometry);
         let limit = shared.region.endpoint(me.id).map_or(0, |e| e.quota_bytes().load(Ordering::SeqCst));
+        let writes = shared.payload.access() == Access::ReadWrite;
         let inner = Arc::new(Inner {
             me,
             entries,
-            magazine: Magazine::new(me),
+            magazine: Magazine::new(me, shared.region.geometry.payload_bytes(), writes),
             quota: Quota::new(shared.id, limit),
-            writes: shared.payload.access() == Access::ReadWrite,
+            writes,
             refused: AtomicU64::new(0),
             shared,
         });
@@ -152,6 +151,25 @@ impl Member {
     /// [`AllocError`].
     #[inline]
     pub fn alloc(&self, len: usize) -> Result<BlockMut, AllocError> {
+        match self.alloc_spare(len) {
+            Some(block) => Ok(block),
+            None => self.alloc_searching(len),
+        }
+    }
+
+    /// The way of almost every allocation: without a limit to keep to, a spare block. Small enough to be part of its caller.
+    #[inline]
+    fn alloc_spare(&self, len: usize) -> Option<BlockMut> {
+        let inner = &*self.inner;
+        if inner.quota.is_some() || !inner.writes || !inner.shared.region.is_admitted(inner.me) {
+            return None;
+        }
+        let hold = inner.magazine.pop(Class::for_len(len)?)?;
+        Some(BlockMut::new(hold.sized(len)))
+    }
+
+    #[cold]
+    fn alloc_searching(&self, len: usize) -> Result<BlockMut, AllocError> {
         match self.try_alloc(len)? {
             Some(block) => Ok(block),
             None => Err(self.inner.shared.exhausted(len)),
@@ -191,7 +209,10 @@ impl Member {
         {
             return Err(AllocError::Quota { len, held, quota });
         }
-        let found = inner.magazine.pop(class).or_else(|| inner.magazine.take(inner, class));
+        let found = inner.magazine.pop(class).or_else(|| inner.magazine.take(inner, class)).or_else(|| {
+            // Spare blocks of other sizes keep extents from being used for this one.
+            if self.give_spares_back() > 0 { inner.magazine.take(inner, class) } else { None }
+        });
         if let Some(quota) = &inner.quota {
             // A larger block may have stepped in.
             quota.add(found.as_ref().map_or(0, |hold| hold.class().size() as u64));
@@ -336,12 +357,14 @@ impl Inner {
     #[inline]
     pub fn keep_or_release(hold: Hold, unseen: bool) {
         let member = hold.member();
-        member.out_of_hand(&hold);
-        let keeps = Magazine::keeps(hold.class())
-            && member.writes
+        let class = hold.class();
+        if let Some(quota) = &member.quota {
+            quota.sub(class.size() as u64);
+        }
+        let keeps = member.magazine.keeps(class)
             && !member.shared.region.somebody_waits()
             && (unseen && hold.is_alone() || member.is_alone(hold.block()));
-        let rest = if keeps { hold.stow() } else { Some(hold) };
+        let rest = if keeps { hold.stow(class) } else { Some(hold) };
         if let Some(hold) = rest {
             hold.release();
         }

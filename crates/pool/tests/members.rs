@@ -334,7 +334,7 @@ fn many_sizes_do_not_eat_all_extents() {
 fn exposed_memory_is_given_back_when_the_last_handle_goes() {
     let (pool, _fds) = pool();
     let a = Party::join(&pool, "a");
-    let exposed = a.member.alloc(70_000).unwrap().expose();
+    let exposed = a.member.alloc(200_000).unwrap().expose();
     let other = exposed.clone();
     assert_eq!((other.len(), other.as_ptr()), (exposed.len(), exposed.as_ptr()));
     let id = exposed.id();
@@ -349,7 +349,7 @@ fn exposed_memory_is_given_back_when_the_last_handle_goes() {
 fn while_memory_is_exposed_its_block_is_shared_and_not_moved() {
     let (pool, _fds) = pool();
     let (a, mut b) = (Party::join(&pool, "a"), Party::join(&pool, "b"));
-    let exposed = a.member.alloc(70_000).unwrap().expose();
+    let exposed = a.member.alloc(200_000).unwrap().expose();
     let other = exposed.clone();
     // SAFETY: nobody writes in this test.
     let block = unsafe { exposed.share() };
@@ -470,4 +470,27 @@ fn threads_of_one_member_share_it() {
     assert_eq!((a.member.refused(), b.member.refused()), (0, 0));
     drop((a, b));
     assert_balanced(&pool, 0);
+}
+
+#[test]
+fn a_large_block_is_kept_for_the_next_allocation_by_who_allocates_that_size_and_given_up_for_another() {
+    let (pool, _fds) = pool();
+    let (a, mut b) = (Party::join(&pool, "a"), Party::join(&pool, "b"));
+    let len = pool.geometry().payload_bytes() as usize / 64;
+    let frame = a.member.alloc(len).unwrap().freeze();
+    let id = frame.id();
+    drop(frame);
+    assert_eq!(a.member.spare_blocks(), [id]);
+    let frame = a.member.alloc(len).unwrap();
+    assert_eq!(frame.id(), id, "the same again");
+    a.member.send(&b.channel(), frame.freeze()).unwrap();
+    drop(b.receiver.try_recv().unwrap().unwrap());
+    assert_eq!(b.member.spare_blocks(), [], "who only receives keeps none");
+    drop((a.member.alloc(len).unwrap(), a.member.alloc(len).unwrap()));
+    assert_eq!(a.member.spare_blocks().len(), 1, "more would be a noticeable part of this pool");
+    drop(a.member.alloc(2 * len).unwrap());
+    assert_eq!(a.member.spare_blocks().len(), 1, "and one of twice the size is too large");
+    let all: Vec<_> = std::iter::from_fn(|| a.member.alloc(2 * len).ok()).collect();
+    assert!(!all.is_empty());
+    assert_eq!(a.member.spare_blocks(), [], "who finds nothing gives its spare blocks back");
 }
