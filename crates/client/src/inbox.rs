@@ -1,17 +1,14 @@
 //! Receiving.
 //!
 //! ```text
-//!   try ──nothing──▶ spin, as long as that paid off ──nothing──▶ say "I sleep", look once more ──nothing──▶ sleep ─┐
+//!   try ──nothing──▶ spin, if that pays off ──nothing──▶ say "I sleep", look once more ──nothing──▶ sleep ─┐
 //!    ▲                                                                                                          │
 //!    └──────────────────────────────── woken (or for no reason): look again ◀───────────────────────────────────┘
 //! ```
 //! A thread sleeps on a futex, a tokio task and [`crate::select`] on the inbox's eventfd. While the receiver is awake a
 //! sender makes no system call.
 //!
-//! How long it spins is learnt: a message that came within the budget (while spinning, or soon after falling asleep) sets
-//! it to the full budget; each one that took longer halves it, down to nothing. So a burst is received without a sleep,
-//! and a camera with its 40 ms between frames costs no processor time. With a single processor spinning would only keep
-//! the sender from its work: then it never spins.
+//! Whether it spins is learnt (see [`crate::spin`]).
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -23,12 +20,10 @@ use tokio::io::unix::AsyncFd;
 
 use crate::Client;
 use crate::error::RecvError;
+use crate::spin::Spin;
 
 /// Looks between two looks at the clock.
 const LOOKS: u32 = 16;
-
-/// Below that, spinning is given up until a message comes fast again.
-const SPIN_LEAST: Duration = Duration::from_micros(1);
 
 /// The receiving side of this endpoint. One per [`Client`]; can move between threads, not be shared.
 #[derive(Debug)]
@@ -37,9 +32,7 @@ pub struct Inbox {
     receiver: Receiver,
     wake: Wake,
     client: Client,
-    /// As long as it may spin, and as long as it does now.
-    budget: Duration,
-    spin: Duration,
+    spin: Spin,
     /// Where the next [`crate::select`] that begins with this inbox looks first.
     pub(crate) turn: usize,
 }
@@ -55,15 +48,12 @@ enum Wake {
 
 impl Inbox {
     pub(crate) fn new(receiver: Receiver, wake: OwnedFd, client: Client) -> Self {
-        let (budget, spin) = (Duration::ZERO, Duration::ZERO);
-        Self { receiver, wake: Wake::Plain(wake), client, budget, spin, turn: 0 }
+        Self { receiver, wake: Wake::Plain(wake), client, spin: Spin::within(Duration::ZERO), turn: 0 }
     }
 
     /// With that budget.
     pub(crate) fn spinning(mut self, budget: Duration) -> Self {
-        let alone = std::thread::available_parallelism().is_ok_and(|processors| processors.get() == 1);
-        self.budget = if alone { Duration::ZERO } else { budget };
-        self.spin = self.budget;
+        self.spin = Spin::within(budget);
         self
     }
 
@@ -90,19 +80,27 @@ impl Inbox {
         if let Some(delivery) = self.receiver.try_recv()? {
             return Ok(Some(delivery));
         }
-        let started = Instant::now();
-        let deadline = timeout.and_then(|t| started.checked_add(t));
-        let mut found = self.spin(started, deadline)?;
-        loop {
-            if found.is_some() {
-                self.learn(started.elapsed());
-                return Ok(found);
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let spun = match self.spin.now() {
+            None => Duration::ZERO,
+            Some(budget) => {
+                if let Some(delivery) = self.look(budget.min(timeout.unwrap_or(budget)))? {
+                    self.spin.found();
+                    return Ok(Some(delivery));
+                }
+                budget
             }
+        };
+        loop {
             let left = deadline.map(|end| end.saturating_duration_since(Instant::now()));
             if left == Some(Duration::ZERO) {
                 return self.try_recv();
             }
-            found = self.receiver.sleep(left)?;
+            let found = self.receiver.sleep(left)?;
+            self.spin.slept(self.receiver.would_have_come(spun));
+            if found.is_some() {
+                return Ok(found);
+            }
         }
     }
 
@@ -125,11 +123,9 @@ impl Inbox {
         }
     }
 
-    fn spin(&mut self, started: Instant, deadline: Option<Instant>) -> Result<Option<Delivery>, RecvError> {
-        let most = self.spin.min(deadline.map_or(self.spin, |end| end.saturating_duration_since(started)));
-        if most.is_zero() {
-            return Ok(None);
-        }
+    /// Looks again and again, for that long.
+    fn look(&mut self, most: Duration) -> Result<Option<Delivery>, RecvError> {
+        let started = Instant::now();
         loop {
             for _ in 0..LOOKS {
                 if let Some(delivery) = self.receiver.try_recv()? {
@@ -141,18 +137,6 @@ impl Inbox {
                 return Ok(None);
             }
         }
-    }
-
-    /// A message took that long to come.
-    fn learn(&mut self, waited: Duration) {
-        let half = self.spin / 2;
-        self.spin = if waited <= self.budget {
-            self.budget
-        } else if half < SPIN_LEAST {
-            Duration::ZERO
-        } else {
-            half
-        };
     }
 
     /// For [`crate::select`]: announces sleep on the eventfd and looks once more.

@@ -57,6 +57,7 @@ mod options;
 mod query;
 mod select;
 mod sender;
+mod spin;
 mod transfer;
 
 pub use baton_pool::{

@@ -158,12 +158,6 @@ impl Region {
         false
     }
 
-    /// Whether this endpoint holds the block alone, with one lane: then nobody else can change that.
-    #[inline]
-    pub fn is_sole_holder(&self, me: EndpointId, place: Place) -> bool {
-        Word::load(self.word(place)).is_held_only_by(me)
-    }
-
     /// Gives back one lane of `me`.
     ///
     /// # Errors

@@ -46,6 +46,8 @@ impl Region {
         }
         kill_point!(BeforeWake);
         if found == ON_FUTEX {
+            #[cfg(not(loom))]
+            crate::wakeup::tell(receiver);
             futex_wake(sleeping, 1);
         }
         found != ON_FUTEX // an unknown value is garbage: the descriptor cannot do harm

@@ -17,6 +17,7 @@
 use crate::class::Class;
 use crate::geometry::Geometry;
 use crate::ids::BlockId;
+use crate::region::Place;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 
@@ -36,6 +37,8 @@ pub(crate) struct Entry<M> {
     extra: AtomicU32,
     base: AtomicPtr<u8>,
     len: AtomicUsize,
+    /// Which word of the pool is its.
+    cell: AtomicUsize,
 }
 
 impl<M> Entry<M> {
@@ -48,6 +51,7 @@ impl<M> Entry<M> {
             extra: AtomicU32::new(0),
             base: AtomicPtr::new(std::ptr::null_mut()),
             len: AtomicUsize::new(0),
+            cell: AtomicUsize::new(usize::MAX),
         }
     }
 
@@ -58,9 +62,10 @@ impl<M> Entry<M> {
 
     /// A lane was gained: the block lies here.
     #[inline]
-    pub fn fill(&self, class: Class, base: *mut u8, len: usize, alone: bool) {
+    pub fn fill(&self, place: Place, base: *mut u8, len: usize, alone: bool) {
         self.alone.store(alone, Ordering::Relaxed);
-        self.class.store(class.index() as u8, Ordering::Relaxed);
+        self.class.store(place.class.index() as u8, Ordering::Relaxed);
+        self.cell.store(place.cell(), Ordering::Relaxed);
         self.base.store(base, Ordering::Relaxed);
         self.len.store(len, Ordering::Relaxed);
     }
@@ -85,6 +90,12 @@ impl<M> Entry<M> {
     #[inline]
     pub fn class(&self) -> Class {
         Class::from_index(self.class.load(Ordering::Relaxed).into()).unwrap_or(Class::SMALLEST)
+    }
+
+    /// The [`Place::cell`] of the block.
+    #[inline]
+    pub fn cell(&self) -> usize {
+        self.cell.load(Ordering::Relaxed)
     }
 
     #[inline]

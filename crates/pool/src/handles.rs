@@ -25,6 +25,7 @@ use crate::class::Class;
 use crate::entries::Entry;
 use crate::ids::BlockId;
 use crate::member::Inner;
+use crate::region::Place;
 use std::cell::UnsafeCell;
 use std::fmt;
 use std::mem::ManuallyDrop;
@@ -51,10 +52,17 @@ impl Hold {
     /// block lies nowhere. `alone`: it is the only lane in the block's word.
     #[inline]
     pub fn new(member: &Arc<Inner>, block: BlockId, alone: bool) -> Option<Self> {
-        let found = member.shared.bytes_of(block).and_then(|(place, offset, len)| {
+        Self::at(member, block, member.shared.region.place(block), alone)
+    }
+
+    /// [`Hold::new`] for a block whose place was found out already.
+    #[inline]
+    pub fn at(member: &Arc<Inner>, block: BlockId, place: Option<Place>, alone: bool) -> Option<Self> {
+        let found = place.and_then(|place| {
+            let (offset, len) = member.shared.bytes_at(place)?;
             let base = member.shared.payload.range(offset, place.class.size()).ok()?;
             let entry = member.entries.of(block, Arc::as_ptr(member))?;
-            entry.fill(place.class, base.as_ptr(), len, alone);
+            entry.fill(place, base.as_ptr(), len, alone);
             Some(entry)
         });
         let Some(entry) = found else {
@@ -93,6 +101,13 @@ impl Hold {
     #[inline]
     pub fn is_alone(&self) -> bool {
         self.entry().is_alone()
+    }
+
+    /// Whether the block's word says so, now.
+    #[inline]
+    pub fn is_held_only_by_us(&self) -> bool {
+        let member = self.member();
+        member.shared.region.is_held_only_by(member.me.id, self.entry().cell())
     }
 
     /// Somebody else is about to hold the block, too.

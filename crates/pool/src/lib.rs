@@ -111,6 +111,8 @@ mod shortage;
 mod steward;
 #[cfg(not(loom))]
 mod waiting;
+#[cfg(not(loom))]
+mod wakeup;
 
 #[cfg(not(loom))]
 pub use handles::{Block, BlockMut, Exposed};

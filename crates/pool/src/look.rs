@@ -86,7 +86,7 @@ impl Pool {
     /// caller holds the block, and it was frozen.
     #[must_use]
     pub fn copy_of(&self, block: BlockId) -> Option<Vec<u8>> {
-        let (_, offset, len) = self.shared.bytes_of(block)?;
+        let (offset, len) = self.shared.bytes_of(block)?;
         self.shared.payload.copy_out(offset, len).ok()
     }
 }

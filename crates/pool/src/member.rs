@@ -363,16 +363,11 @@ impl Inner {
         }
         let keeps = member.magazine.keeps(class)
             && !member.shared.region.somebody_waits()
-            && (unseen && hold.is_alone() || member.is_alone(hold.block()));
+            && (unseen && hold.is_alone() || hold.is_held_only_by_us());
         let rest = if keeps { hold.stow(class) } else { Some(hold) };
         if let Some(hold) = rest {
             hold.release();
         }
-    }
-
-    fn is_alone(&self, block: BlockId) -> bool {
-        let region = &self.shared.region;
-        region.place(block).is_some_and(|place| region.is_sole_holder(self.me.id, place))
     }
 
     /// Gives one lane back to the pool.

@@ -133,14 +133,19 @@ impl Shared {
         }
     }
 
-    /// Place, offset and length of a block's bytes. The length in memory is a claim and never reaches beyond the block.
+    /// Offset and length of a block's bytes. The length in memory is a claim and never reaches beyond the block.
     #[inline]
-    pub fn bytes_of(&self, block: BlockId) -> Option<(Place, usize, usize)> {
-        let place = self.region.place(block)?;
-        let (extent, index) = self.region.geometry.split(block)?;
+    pub fn bytes_of(&self, block: BlockId) -> Option<(usize, usize)> {
+        self.bytes_at(self.region.place(block)?)
+    }
+
+    /// [`Shared::bytes_of`] the block that lies there.
+    #[inline]
+    pub fn bytes_at(&self, place: Place) -> Option<(usize, usize)> {
+        let (extent, index) = self.region.geometry.split(place.block)?;
         let offset = self.region.geometry.payload_at(extent, index, place.class)?;
-        let len = self.region.lengths.get(block.get() as usize)?.load(Ordering::Relaxed) as usize;
-        Some((place, offset, len.min(place.class.size())))
+        let len = self.region.lengths.get(place.block.get() as usize)?.load(Ordering::Relaxed) as usize;
+        Some((offset, len.min(place.class.size())))
     }
 }
 

@@ -170,7 +170,7 @@ impl Proxy {
     /// Where a block's bytes begin, from the start of the payload. `None` if there is no such block.
     #[must_use]
     pub fn offset(&self, block: BlockId) -> Option<u64> {
-        self.shared.bytes_of(block).map(|(_, offset, _)| offset as u64)
+        self.shared.bytes_of(block).map(|(offset, _)| offset as u64)
     }
 
     /// Bytes that fit a block.

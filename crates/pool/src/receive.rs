@@ -52,6 +52,8 @@ pub struct Head {
     pub(crate) skipped: u64,
     /// Whether the block received last has no other holder.
     pub(crate) alone: bool,
+    /// Where the block received last lies, if that is known from looking at it.
+    pub(crate) place: Option<Place>,
 }
 
 enum Found {
@@ -66,7 +68,7 @@ impl Head {
     /// Starts where the daemon says that this life of the endpoint starts (`head0`), not at the tail: senders may have
     /// been faster.
     pub fn new(me: EndpointId, head0: u64, patience: u32) -> Self {
-        Self { me, position: head0, patience, skipped: 0, alone: false }
+        Self { me, position: head0, patience, skipped: 0, alone: false, place: None }
     }
 }
 
@@ -150,10 +152,12 @@ impl Region {
     /// Which block a swapped word belongs to. If the extent changed hands while this receiver stalled, and the word is
     /// a block of another class now, that block was a message to it all the same (its generation is the one named by
     /// chance; its own slot will be found stale). `None`: no block at all, the lane is given back.
-    fn accepted(&self, head: &Head, place: Place) -> Option<BlockId> {
+    fn accepted(&self, head: &mut Head, place: Place) -> Option<BlockId> {
         if self.is_still(place) {
+            head.place = Some(place);
             return Some(place.block);
         }
+        head.place = None;
         let block = self.block_now(place);
         if block.is_none() {
             let _ = self.drop_stray(Lane::holder(head.me), place);

@@ -19,6 +19,8 @@ use crate::receive::{Head, RecvError};
 use crate::region::Count;
 use crate::sync::Ordering;
 use crate::waiting::sleep_while;
+use crate::wakeup::{Asleep, Woken};
+use std::sync::Arc;
 use std::sync::atomic::fence;
 use std::time::Duration;
 
@@ -36,11 +38,13 @@ pub struct Delivery {
 pub struct Receiver {
     member: Member,
     head: Head,
+    /// By the last message that ended a sleep.
+    woken: Option<Woken>,
 }
 
 impl Receiver {
     pub(crate) fn new(member: Member, head: Head) -> Self {
-        Self { member, head }
+        Self { member, head, woken: None }
     }
 
     /// The endpoint that this inbox belongs to.
@@ -60,7 +64,9 @@ impl Receiver {
             };
             // Both are always there unless the metadata was scribbled over; then the block is given back.
             let inner = &self.member.inner;
-            let Some(hold) = Hold::new(inner, block, self.head.alone) else { continue };
+            let place = self.head.place.filter(|place| place.block == block);
+            let place = place.or_else(|| inner.shared.region.place(block));
+            let Some(hold) = Hold::at(inner, block, place, self.head.alone) else { continue };
             inner.came_to_hand(&hold);
             let block = Block::from_hold(hold);
             let Some(from) = from else { continue };
@@ -90,16 +96,29 @@ impl Receiver {
     /// # Errors
     /// [`RecvError`].
     pub fn sleep(&mut self, timeout: Option<Duration>) -> Result<Option<Delivery>, RecvError> {
+        self.woken = None;
+        let shared = Arc::clone(&self.member.inner.shared);
+        let Some(record) = shared.region.endpoint(self.member.inner.me.id) else { return self.try_recv() };
+        let asleep = Asleep::begin(record);
         self.set_sleeping(ON_FUTEX);
         fence(Ordering::SeqCst);
         let found = self.try_recv();
-        if matches!(found, Ok(None))
-            && let Some(record) = self.member.inner.shared.region.endpoint(self.member.inner.me.id)
-        {
-            sleep_while(record.sleeping(), ON_FUTEX, timeout);
+        if !matches!(found, Ok(None)) {
+            self.set_sleeping(AWAKE);
+            return found;
         }
+        sleep_while(record.sleeping(), ON_FUTEX, timeout);
         self.set_sleeping(AWAKE);
-        if matches!(found, Ok(None)) { self.try_recv() } else { found }
+        self.woken = asleep.end(record);
+        self.try_recv()
+    }
+
+    /// After [`Receiver::sleep`], before which the caller has looked for messages for so long: after how long the message
+    /// that ended the sleep would have come to one who had gone on looking. `None`: it would not have come (its sender runs on
+    /// the same processor), or that is not known.
+    #[must_use]
+    pub fn would_have_come(&self, looked: Duration) -> Option<Duration> {
+        self.woken.map(|woken| (looked + woken.after).saturating_sub(woken.late))
     }
 
     /// Takes the announcement back, after waking up (for whatever reason). The caller empties the eventfd by reading it.

@@ -9,6 +9,7 @@
 //!          24…31 name shown, 32…39 name of the inbox (63 bytes)   written by the daemon
 //!          40…44 received, sent, dropped, waits, refused          statistics, written by the owner
 //!   doors   0 sleeping                                            set by the receiver, taken back by senders
+//!           1…3 when and where the waker sent                      hints, see `wakeup`
 //!          16 room, 17 room_waiters                               see `door`
 //! ```
 
@@ -17,6 +18,8 @@ use crate::extent::{Extent, Use};
 use crate::geometry::{ENDPOINT_WORDS, Geometry};
 use crate::ids::{BlockId, EndpointId, EndpointRef};
 use crate::sync::{AtomicBits, AtomicU32, AtomicU64, ExtentCell, Ordering, Slice};
+#[cfg(not(loom))]
+use crate::word::Word;
 
 /// Nobody has this number.
 pub const STATE_FREE: u64 = 0;
@@ -79,6 +82,12 @@ pub struct Place {
 }
 
 impl Place {
+    /// The number of its word in the pool: the same as long as the block is held.
+    #[cfg(not(loom))]
+    pub(crate) fn cell(self) -> usize {
+        self.word
+    }
+
     /// Which word of its extent.
     pub(crate) fn word_within(self, region: &Region) -> u32 {
         (self.word % region.geometry.words_per_extent() as usize) as u32
@@ -142,6 +151,11 @@ impl<'r> Endpoint<'r> {
     #[inline]
     pub fn sleeping(self) -> &'r AtomicU32 {
         &self.doors[0]
+    }
+    /// What the last waker told, see `wakeup`: when, how late it was itself, on which processor.
+    #[cfg(not(loom))]
+    pub fn told(self) -> [&'r AtomicU32; 3] {
+        [&self.doors[1], &self.doors[2], &self.doors[3]]
     }
     /// Raised when a slot was emptied while somebody waited for that.
     #[inline]
@@ -298,6 +312,13 @@ impl Region {
     #[inline]
     pub fn word(&self, place: Place) -> &AtomicBits {
         &self.words[place.word]
+    }
+
+    /// Whether this endpoint alone holds the block with that [`Place::cell`].
+    #[cfg(not(loom))]
+    #[inline]
+    pub(crate) fn is_held_only_by(&self, me: EndpointId, cell: usize) -> bool {
+        self.words.get(cell).is_some_and(|cell| Word::load(cell).is_held_only_by(me))
     }
 
     fn hint_at(&self, block: BlockId) -> Option<(usize, u64, usize, u64)> {

@@ -394,7 +394,7 @@ impl Pool {
 
 fn view(shared: &Shared, place: Place) -> Option<BlockView> {
     let word = Word::load(shared.region.word(place));
-    let (.., len) = shared.bytes_of(place.block)?;
+    let (_, len) = shared.bytes_of(place.block)?;
     Some(BlockView {
         id: place.block,
         generation: word.generation(),

@@ -103,6 +103,9 @@ impl Word {
     #[inline]
     pub fn is_held_only_by(self, id: EndpointId) -> bool {
         let lanes = self.0 & ALL_LANES;
+        if lanes == Bits::from(id.get()) {
+            return true; // almost always the first lane
+        }
         let at = lanes.trailing_zeros() / LANE_BITS * LANE_BITS; // 0 lanes: beyond the last one, see the comparison
         lanes != 0 && lanes == Bits::from(id.get()) << at
     }
