@@ -5,6 +5,7 @@
 //!   Baton      A ══ frame ══▶ B ══ the same block, moved on ══▶ C
 //!   iceoryx2   A ══ frame ══▶ B ── event ──▶ C, who has subscribed to A (a sample cannot be forwarded)
 //!   original   A ─ note ─▶ B ─ note ─▶ C, each asking the daemon: alloc, pre-send, recv, free
+//!   futexes    A ─ wake ─▶ B ─ wake ─▶ C, without any frame: what the kernel asks for, whoever passes something on
 //! ```
 //! Three forms. Twice A rests between frames, so that everybody sleeps long and finds cold caches: all on one core (a wake-up
 //! is a switch), and wherever the scheduler puts them; what resting alone costs is measured in every round and taken off.
@@ -22,11 +23,12 @@ use tempfile::TempDir;
 
 use crate::baton::{Daemon, connect, open};
 use crate::board::{Board, FRAME, REST};
-use crate::cases::{Bench, Found};
+use crate::cases::{Bench, Found, Pace};
 use crate::error::{Error, step};
-use crate::link::PATIENCE;
+use crate::link::Link;
 use crate::machine::{Core, cpu_of, now};
 use crate::report::{Row, Target};
+use crate::rival::floor::{Futex, Side};
 use crate::rival::iox::{self, Depth, Place};
 use crate::rival::original::{self, Note};
 use crate::role::{Role, serve};
@@ -34,13 +36,6 @@ use crate::stats::median;
 
 /// iceoryx2's queues: two subscribers, two frames each.
 const DEPTH: Depth = Depth { subscribers: 2, buffer: 2, overflow: true };
-
-/// What A does between two frames.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Pace {
-    Rested,
-    AtOnce,
-}
 
 /// One variant: how A sends a frame, and the processes that work for it.
 struct Variant<'a> {
@@ -63,10 +58,7 @@ impl Variant<'_> {
         for number in 0..frames {
             sent.push(now());
             (self.send)()?;
-            match pace {
-                Pace::Rested => board.rest_until_stamped(number)?,
-                Pace::AtOnce => board.yield_until_stamped(number)?,
-            }
+            pace.pause(board, number)?;
         }
         for role in &mut self.roles {
             role.done()?;
@@ -103,11 +95,15 @@ pub fn measure(bench: &Bench) -> Result<Found, Error> {
         bench.cores.pin(core);
         let daemon = Daemon::start(&bench.cores, "256MiB", &[])?;
         let dir = step("make a directory", tempfile::tempdir())?;
-        let mut variants =
-            [baton(bench, core, &daemon)?, iceoryx(bench, core)?, original(bench, core, &dir)?];
+        let mut variants = [
+            baton(bench, core, &daemon)?,
+            iceoryx(bench, core)?,
+            original(bench, core, &dir)?,
+            futexes(bench, core)?,
+        ];
         let frames = if bench.quick { 60 } else { 200 };
-        let mut latency: [Vec<f64>; 3] = Default::default();
-        let mut cpu: [Vec<f64>; 3] = Default::default();
+        let mut latency: [Vec<f64>; 4] = Default::default();
+        let mut cpu: [Vec<f64>; 4] = Default::default();
         for round in 0..=bench.rounds() {
             for (number, variant) in variants.iter_mut().enumerate() {
                 let figures = variant.round(&bench.board, frames, pace)?;
@@ -117,11 +113,12 @@ pub fn measure(bench: &Bench) -> Result<Found, Error> {
                 }
             }
         }
-        for (what, [ours, iox, original]) in [("latency", &latency), ("processor time", &cpu)] {
+        for (what, [ours, iox, original, floor]) in [("latency", &latency), ("processor time", &cpu)] {
             let head = |what: &str| ("chain", format!("A→B→C asleep, 3.1 MB, {place}: {what}"), "ns");
             found.rows.extend(Row::versus(head(what), ours, ("iceoryx2", iox), Target::Ratio(0.5)));
             let target = Target::Ratio(0.125);
             found.rows.extend(Row::versus(head(what), ours, ("original design", original), target));
+            found.rows.extend(Row::versus(head(what), ours, ("raw futexes", floor), Target::None));
         }
     }
     Ok(found)
@@ -155,6 +152,13 @@ fn iceoryx<'a>(bench: &Bench, core: Core) -> Result<Variant<'a>, Error> {
     Ok(Variant { send: Box::new(send), roles: vec![relay, sink] })
 }
 
+fn futexes<'a>(bench: &Bench, core: Core) -> Result<Variant<'a>, Error> {
+    let mut first = Futex::new(bench.board.clone(), Side::A);
+    let sink = bench.role(core, &["sink", "futexes"])?;
+    let relay = bench.role(core, &["relay", "futexes"])?;
+    Ok(Variant { send: Box::new(move || first.send().map(drop)), roles: vec![relay, sink] })
+}
+
 fn original<'a>(bench: &Bench, core: Core, dir: &TempDir) -> Result<Variant<'a>, Error> {
     let path = dir.path().to_string_lossy().into_owned();
     let daemon = bench.role(core, &["original", &path])?;
@@ -181,7 +185,7 @@ pub fn original_daemon(words: &[&str]) -> Result<(), Error> {
 }
 
 /// The role `relay KIND WHERE`: B.
-pub fn relay(place: &Place, words: &[&str]) -> Result<(), Error> {
+pub fn relay(board: &Board, place: &Place, words: &[&str]) -> Result<(), Error> {
     match *words {
         ["baton", uri] => {
             let (client, mut inbox) = connect(uri, "chain-b")?;
@@ -199,6 +203,13 @@ pub fn relay(place: &Place, words: &[&str]) -> Result<(), Error> {
             repeat(|_| {
                 wait_iox(&frames, &wake)?;
                 step("notify by iceoryx2", next.notify()).map(drop)
+            })
+        }
+        ["futexes"] => {
+            let mut link = Futex::new(board.clone(), Side::B);
+            repeat(|_| {
+                link.wait()?;
+                link.send().map(drop)
             })
         }
         ["original", dir] => {
@@ -250,6 +261,14 @@ pub fn sink(board: &Board, place: &Place, words: &[&str]) -> Result<(), Error> {
                 Ok(())
             })
         }
+        ["futexes"] => {
+            let mut link = Futex::new(board.clone(), Side::A);
+            repeat(|number| {
+                link.wait()?;
+                board.stamp(number, now());
+                Ok(())
+            })
+        }
         ["original", dir] => {
             let dir = Path::new(dir);
             let mut client = original::Client::connect(&dir.join("daemon"))?;
@@ -275,8 +294,9 @@ fn repeat(mut once: impl FnMut(usize) -> Result<(), Error>) -> Result<(), Error>
 }
 
 fn receive(inbox: &mut Inbox) -> Result<baton_client::Block, Error> {
-    let delivery = step("receive", inbox.recv(Some(PATIENCE)))?;
-    delivery.map(|delivery| delivery.block).ok_or_else(|| Error::new("receive", "nothing came within 20 s"))
+    // For ever, as the rivals do: a time-out costs the kernel a timer. The end of the daemon ends it.
+    let delivery = step("receive", inbox.recv(None))?;
+    delivery.map(|delivery| delivery.block).ok_or_else(|| Error::new("receive", "it gave up"))
 }
 
 /// Sleeps until there is a frame; the frame is given back when this returns.

@@ -30,6 +30,25 @@ pub struct Bench {
     pub quick: bool,
 }
 
+/// What A does between two messages to sleepers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pace {
+    /// It rests, so that everybody sleeps long and finds cold caches.
+    Rested,
+    /// It sends the next as soon as the last has arrived.
+    AtOnce,
+}
+
+impl Pace {
+    /// Until message `number` has arrived, at least.
+    pub fn pause(self, board: &Board, number: usize) -> Result<(), Error> {
+        match self {
+            Self::Rested => board.rest_until_stamped(number),
+            Self::AtOnce => board.yield_until_stamped(number),
+        }
+    }
+}
+
 /// What a case found.
 #[derive(Debug, Default)]
 pub struct Found {
@@ -88,7 +107,7 @@ pub fn play(words: &[String]) -> Result<(), Error> {
     let place = Place::of(run.parse().unwrap_or(0));
     match *role {
         "echo" => hand_over::echo(&Board::of_parent()?, &place, own),
-        "relay" => chain::relay(&place, own),
+        "relay" => chain::relay(&Board::of_parent()?, &place, own),
         "sink" => chain::sink(&Board::of_parent()?, &place, own),
         "original" => chain::original_daemon(own),
         "wake" => wake::wake(&Board::of_parent()?, &place, own),

@@ -1,14 +1,15 @@
 //! Waking: a receiver that sleeps, one that is still spinning, and the system calls when nobody sleeps.
 //!
-//! Asleep: A rests between messages, so B sleeps each time; latency is from before A's allocation to B's return from its
-//! wait. On the other core (an idle core must be brought back first) and on the same one (a switch).
+//! Asleep: B sleeps each time; latency is from before A's allocation to B's return from its wait. On the other core (an idle
+//! core must be brought back first) and on the same one (a switch). There also with the next message at once: after a rest
+//! every line and every page that is touched has to be fetched first, and a raw futex touches one.
 
 use std::process::Command;
 use std::time::Duration;
 
 use crate::baton::{BatonLink, Daemon};
 use crate::board::Board;
-use crate::cases::{Bench, Found};
+use crate::cases::{Bench, Found, Pace};
 use crate::error::{Error, step};
 use crate::link::{Link, Waiting, echo, ping};
 use crate::machine::{Core, now};
@@ -23,7 +24,11 @@ const LEN: usize = 64;
 /// Asleep.
 pub fn asleep(bench: &Bench) -> Result<Found, Error> {
     let mut found = Found::default();
-    for (core, place) in [(Core::Second, "the other core"), (Core::First, "the same core")] {
+    for (core, pace, place) in [
+        (Core::Second, Pace::Rested, "the other core"),
+        (Core::First, Pace::AtOnce, "the same core, at once"),
+        (Core::First, Pace::Rested, "the same core, rested"),
+    ] {
         bench.cores.pin(Core::First);
         let daemon = Daemon::start(&bench.cores, "64MiB", &[])?;
         let start = |kind: &str| bench.role(core, &["wake", kind, daemon.uri()]);
@@ -35,9 +40,9 @@ pub fn asleep(bench: &Bench) -> Result<Found, Error> {
         let mut figures: [Vec<f64>; 3] = Default::default();
         for round in 0..=bench.rounds() {
             let all = [
-                once(&bench.board, ours.0, &mut ours.1, messages)?,
-                once(&bench.board, &mut futex.0, &mut futex.1, messages)?,
-                once(&bench.board, &mut iox.0, &mut iox.1, messages)?,
+                once(&bench.board, ours.0, &mut ours.1, messages, pace)?,
+                once(&bench.board, &mut futex.0, &mut futex.1, messages, pace)?,
+                once(&bench.board, &mut iox.0, &mut iox.1, messages, pace)?,
             ];
             if round > 0 {
                 figures.iter_mut().zip(all).for_each(|(list, figure)| list.push(figure));
@@ -52,7 +57,13 @@ pub fn asleep(bench: &Bench) -> Result<Found, Error> {
 }
 
 /// One round: the median latency.
-fn once(board: &Board, link: &mut impl Link, peer: &mut Role, messages: usize) -> Result<f64, Error> {
+fn once(
+    board: &Board,
+    link: &mut impl Link,
+    peer: &mut Role,
+    messages: usize,
+    pace: Pace,
+) -> Result<f64, Error> {
     (0..messages).for_each(|number| board.stamp(number, 0));
     peer.go(messages)?;
     std::thread::sleep(Duration::from_millis(1));
@@ -60,7 +71,7 @@ fn once(board: &Board, link: &mut impl Link, peer: &mut Role, messages: usize) -
     for number in 0..messages {
         sent.push(now());
         link.send()?;
-        board.rest_until_stamped(number)?;
+        pace.pause(board, number)?;
     }
     peer.done()?;
     let arrived = |(number, sent): (usize, &u64)| board.stamped(number).saturating_sub(*sent) as f64;
