@@ -76,7 +76,7 @@ fn a_sleeping_reader_is_not_left_asleep_by_a_killed_sender() {
 fn a_stopped_member_is_alive_and_keeps_what_it_holds() {
     let daemon = Daemon::start();
     let mut holder = daemon.puppet("holder", "holder.in");
-    holder.ask("hold 3 200000"); // too large a part of this pool for a spare one
+    holder.ask("hold 3 300000"); // too large a part of this pool for a spare one
     kill(holder.pid(), Signal::STOP);
     let mut observer = daemon.observer();
     assert_eq!(observer.members().unwrap()[0].blocks_held, 3);
