@@ -12,11 +12,13 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use baton_pool::{Delivery, Receiver};
 use tokio::io::unix::AsyncFd;
+use tokio::runtime;
 
 use crate::Client;
 use crate::error::RecvError;
@@ -37,18 +39,44 @@ pub struct Inbox {
     pub(crate) turn: usize,
 }
 
-/// The eventfd, registered with tokio once it was used there.
+/// The eventfd, and where it is registered with tokio.
+///
+/// ```text
+///   nowhere ── a task waits ──▶ with its runtime ── a task of another runtime waits ──▶ with that one
+///      ▲                                └── that runtime has shut down: an error, and ──▶ nowhere
+///      └────────────────────────────────────────────────────────────────────────────────────┘
+/// ```
+/// A registration wakes nobody unless its own runtime runs. So each poll compares; an event that came before is not
+/// lost, because registering a readable descriptor says at once that it is readable.
 #[derive(Debug)]
-enum Wake {
-    Plain(OwnedFd),
-    Registered(AsyncFd<OwnedFd>),
-    /// Only while it moves from one to the other.
-    Moving,
+struct Wake {
+    fd: Arc<OwnedFd>,
+    registered: Option<(runtime::Id, AsyncFd<Arc<OwnedFd>>)>,
+}
+
+impl Wake {
+    /// The registration with the runtime that this is called in.
+    fn here(&mut self) -> io::Result<&AsyncFd<Arc<OwnedFd>>> {
+        // `AsyncFd::new` panics outside of a runtime; this says it as an error.
+        let here = runtime::Handle::try_current().map_err(io::Error::other)?.id();
+        let kept = self.registered.take().filter(|(at, _)| *at == here);
+        let registered = match kept {
+            Some(kept) => kept,
+            None => (here, async_fd(Arc::clone(&self.fd))?),
+        };
+        Ok(&self.registered.insert(registered).1)
+    }
 }
 
 impl Inbox {
     pub(crate) fn new(receiver: Receiver, wake: OwnedFd, client: Client) -> Self {
-        Self { receiver, wake: Wake::Plain(wake), client, spin: Spin::within(Duration::ZERO), turn: 0 }
+        Self {
+            receiver,
+            wake: Wake { fd: Arc::new(wake), registered: None },
+            client,
+            spin: Spin::within(Duration::ZERO),
+            turn: 0,
+        }
     }
 
     /// With that budget.
@@ -104,7 +132,8 @@ impl Inbox {
         }
     }
 
-    /// Waits for the next message inside a tokio runtime. Cancel-safe: a dropped future has taken nothing.
+    /// Waits for the next message inside a tokio runtime. Cancel-safe: a dropped future has taken nothing. The inbox may
+    /// be used in one runtime after the other, and in between with [`Inbox::recv`].
     ///
     /// # Errors
     /// As [`Inbox::try_recv`]; [`RecvError::Io`] outside of a runtime with I/O enabled.
@@ -113,13 +142,13 @@ impl Inbox {
             if let Some(delivery) = self.receiver.try_recv()? {
                 return Ok(delivery);
             }
-            self.register()?;
             if let Some(delivery) = self.receiver.prepare_sleep()? {
                 return Ok(delivery);
             }
             // If this future is dropped here, "I sleep" stays said: the next sender writes the eventfd once too often.
-            std::future::poll_fn(|cx| self.poll_wake(cx)).await?;
+            let slept = std::future::poll_fn(|cx| self.poll_wake(cx)).await;
             self.receiver.woken();
+            slept?;
         }
     }
 
@@ -149,39 +178,21 @@ impl Inbox {
         self.receiver.woken();
     }
 
-    /// The eventfd, and [`empty`] for it.
-    pub(crate) fn eventfd(&self) -> io::Result<&OwnedFd> {
-        match &self.wake {
-            Wake::Plain(fd) => Ok(fd),
-            Wake::Registered(fd) => Ok(fd.get_ref()),
-            Wake::Moving => Err(io::ErrorKind::NotFound.into()),
-        }
+    /// The eventfd; [`empty`] is for it.
+    pub(crate) fn eventfd(&self) -> &OwnedFd {
+        &self.wake.fd
     }
 
     /// Ready when the eventfd was written to; emptied then.
-    pub(crate) fn poll_wake(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Wake::Registered(wake) = &self.wake else { return Poll::Ready(Ok(())) };
-        let mut ready = std::task::ready!(wake.poll_read_ready(cx))?;
-        empty(wake.get_ref());
-        ready.clear_ready();
-        Poll::Ready(Ok(()))
-    }
-
-    /// Registers the eventfd with the runtime that this is called in.
-    pub(crate) fn register(&mut self) -> io::Result<()> {
-        if matches!(self.wake, Wake::Plain(_))
-            && let Wake::Plain(fd) = std::mem::replace(&mut self.wake, Wake::Moving)
-        {
-            let duplicate = fd.try_clone();
-            match duplicate.and_then(async_fd) {
-                Ok(registered) => self.wake = Wake::Registered(registered),
-                Err(error) => {
-                    self.wake = Wake::Plain(fd);
-                    return Err(error);
-                }
-            }
+    pub(crate) fn poll_wake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let ready = std::task::ready!(self.wake.here()?.poll_read_ready(cx)).map(|mut ready| {
+            empty(ready.get_inner());
+            ready.clear_ready();
+        });
+        if ready.is_err() {
+            self.wake.registered = None; // that runtime is shutting down; ids of ended ones may come again
         }
-        Ok(())
+        Poll::Ready(ready)
     }
 }
 
@@ -190,14 +201,12 @@ pub(crate) fn empty(fd: &OwnedFd) {
     let _ = rustix::io::read(fd, &mut [0u8; 8]);
 }
 
-/// An [`OwnedFd`] stays open and the same while it is owned, which is what tokio's unsafe replacement of this function
+/// A shared [`OwnedFd`] stays open and the same while it is owned, which is what tokio's unsafe replacement of this function
 /// asks its caller to promise.
 #[expect(
     deprecated,
-    reason = "the replacement is an unsafe function; for an OwnedFd its condition always holds"
+    reason = "the replacement is an unsafe function; for an Arc<OwnedFd> its condition always holds"
 )]
-fn async_fd(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    // `AsyncFd::new` panics outside of a runtime; this says it as an error.
-    tokio::runtime::Handle::try_current().map_err(io::Error::other)?;
+fn async_fd(fd: Arc<OwnedFd>) -> io::Result<AsyncFd<Arc<OwnedFd>>> {
     AsyncFd::with_interest(fd, tokio::io::Interest::READABLE)
 }

@@ -51,7 +51,7 @@ pub fn select(
     }
 }
 
-/// [`select`] for a tokio runtime. Cancel-safe: a dropped future has taken nothing.
+/// [`select`] for a tokio runtime, which may be another one each time. Cancel-safe: a dropped future has taken nothing.
 ///
 /// # Errors
 /// As [`select`]; [`RecvError::Io`] outside of a runtime with I/O enabled.
@@ -61,7 +61,6 @@ pub async fn select_async(inboxes: &mut [&mut Inbox]) -> Result<(usize, Delivery
         if let Some(found) = look(inboxes, Inbox::try_recv)? {
             return Ok(found);
         }
-        inboxes.iter_mut().try_for_each(|inbox| inbox.register())?;
         let asleep = look(inboxes, Inbox::prepare_sleep);
         let slept = match &asleep {
             // Dropped here, all go on saying that they sleep: each costs its next sender one system call.
@@ -102,7 +101,7 @@ fn look(
 fn sleep(inboxes: &[&mut Inbox], left: Option<Duration>) -> io::Result<()> {
     let mut fds = Vec::with_capacity(inboxes.len());
     for inbox in inboxes {
-        fds.push(PollFd::new(inbox.eventfd()?, PollFlags::IN));
+        fds.push(PollFd::new(inbox.eventfd(), PollFlags::IN));
     }
     // A time too long for the kernel's type is as good as for ever.
     let left = left.and_then(|left| Timespec::try_from(left).ok());
@@ -112,12 +111,12 @@ fn sleep(inboxes: &[&mut Inbox], left: Option<Duration>) -> io::Result<()> {
     }
     let readable: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
     for (inbox, _) in inboxes.iter().zip(readable).filter(|(_, readable)| *readable) {
-        empty(inbox.eventfd()?);
+        empty(inbox.eventfd());
     }
     Ok(())
 }
 
-fn any_woken(inboxes: &[&mut Inbox], cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+fn any_woken(inboxes: &mut [&mut Inbox], cx: &mut Context<'_>) -> Poll<io::Result<()>> {
     let mut woken = Poll::Pending;
     for inbox in inboxes {
         if let Poll::Ready(result) = inbox.poll_wake(cx) {

@@ -3,8 +3,10 @@
 mod stage;
 
 use std::collections::HashSet;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::os::unix::process::ExitStatusExt;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use baton_client::{
@@ -196,6 +198,56 @@ fn select_is_fair_and_finds_whatever_comes() {
         });
     }
     assert!(select(&mut [], None).is_err());
+}
+
+/// Asks until it sleeps, then has something sent to it.
+async fn woken<T>(waits: impl Future<Output = T>, send: impl FnOnce()) -> T {
+    let mut waits = pin!(waits);
+    poll_fn(|cx| Poll::Ready(assert!(waits.as_mut().poll(cx).is_pending()))).await;
+    send();
+    tokio::time::timeout(WATCHDOG, waits).await.expect("it sleeps for ever")
+}
+
+#[test]
+fn an_inbox_goes_from_runtime_to_runtime_and_to_threads_and_back() {
+    let daemon = Daemon::start();
+    let (client, mut a) = daemon.member(ConnectOptions::new("a").inbox("a"));
+    let (_b, mut b) = daemon.member(ConnectOptions::new("b").inbox("b"));
+    let (to_a, to_b) = (client.sender("a").unwrap(), client.sender("b").unwrap());
+    let single = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let several = || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    // All of them live, and only the one that is asked runs.
+    let mut runtimes = vec![single(), single(), several().unwrap()];
+    for round in 0..4u8 {
+        for (i, runtime) in runtimes.iter().enumerate() {
+            let n = round * 8 + i as u8;
+            let send = || to_a.send(numbered(&client, n)).unwrap();
+            assert_eq!(runtime.block_on(woken(a.recv_async(), send)).unwrap().block[0], n);
+            let send = || to_b.send(numbered(&client, n)).unwrap();
+            let (from, delivery) =
+                runtime.block_on(woken(select_async(&mut [&mut a, &mut b]), send)).unwrap();
+            assert_eq!((from, delivery.block[0]), (1, n));
+            // Begun here, ended in the next one.
+            let next = &runtimes[(i + 1) % runtimes.len()];
+            let mut waits = pin!(a.recv_async());
+            runtime.block_on(poll_fn(|cx| Poll::Ready(assert!(waits.as_mut().poll(cx).is_pending()))));
+            let send = || to_a.send(numbered(&client, n)).unwrap();
+            assert_eq!(next.block_on(woken(waits, send)).unwrap().block[0], n);
+        }
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| a.recv(Some(WATCHDOG)).unwrap().expect("it sleeps for ever"));
+            to_a.send(numbered(&client, 100)).unwrap();
+            assert_eq!(thread.join().unwrap().block[0], 100);
+        });
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| select(&mut [&mut a, &mut b], Some(WATCHDOG)).unwrap());
+            to_b.send(numbered(&client, 101)).unwrap();
+            assert_eq!(thread.join().unwrap().map(|(from, _)| from), Some(1));
+        });
+        // The one that both are registered with ends; the next may get its id.
+        drop(runtimes.remove(0));
+        runtimes.push(single());
+    }
 }
 
 #[test]
