@@ -136,7 +136,7 @@ impl Client {
     ///
     /// # Errors
     /// [`AllocError`].
-    #[inline]
+    #[inline(always)]
     pub fn alloc(&self, len: usize) -> Result<BlockMut, AllocError> {
         match self.inner.member.alloc(len) {
             Ok(block) => Ok(block),

@@ -8,18 +8,22 @@
 /// Number of classes: 64 B up to 256 MiB.
 const COUNT: usize = 89;
 
-/// For small blocks: the class by the number of 64-byte lines.
-const FOR_LINES: [u8; 65] = {
-    let mut classes = [0; 65];
-    let mut lines = 0;
-    while lines < classes.len() {
-        if let Some(Class(class)) = Class::search(lines * 64) {
-            classes[lines] = class;
+/// The class by the number of 64-byte lines, up to 4 KiB, …
+const FOR_LINES: [u8; 65] = by_units(64);
+/// … and by the number of pages, up to 4 MiB.
+const FOR_PAGES: [u8; 1025] = by_units(4096);
+
+const fn by_units<const N: usize>(unit: usize) -> [u8; N] {
+    let mut classes = [0; N];
+    let mut units = 0;
+    while units < N {
+        if let Some(Class(class)) = Class::search(units * unit) {
+            classes[units] = class;
         }
-        lines += 1;
+        units += 1;
     }
     classes
-};
+}
 
 /// A size class, index into the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,7 +50,9 @@ impl Class {
     /// The smallest class whose blocks have at least `len` bytes; `None` above 256 MiB.
     #[inline]
     pub fn for_len(len: usize) -> Option<Self> {
-        match FOR_LINES.get(len.div_ceil(64)) {
+        let known =
+            if len <= 4096 { FOR_LINES.get(len.div_ceil(64)) } else { FOR_PAGES.get(len.div_ceil(4096)) };
+        match known {
             Some(&class) => Some(Class(class)),
             None => Self::search(len),
         }
@@ -56,10 +62,13 @@ impl Class {
         // The highest bit and the two below it name the class of the unrounded size. Rounding makes neighbours equal or
         // large enough, so the answer may be up to three places before it.
         let last = if len < 65 { 64 } else { len as u64 - 1 };
-        let octave = 63 - last.leading_zeros();
+        let octave = last.ilog2();
         let mut k = (octave as usize - 6) * 4 + (last >> (octave - 2) & 3) as usize + 1;
         if k >= COUNT {
             return None;
+        }
+        if octave >= 14 {
+            return Some(Class(k as u8)); // a quarter of it is whole pages: nothing was rounded
         }
         while k > 0 && SIZES[k - 1] as usize >= len {
             k -= 1;

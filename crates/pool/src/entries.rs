@@ -35,6 +35,8 @@ pub(crate) struct Entry<M> {
     /// Nobody else can hold the block: nobody did when the lane was gained, and it was not shared since.
     alone: AtomicBool,
     extra: AtomicU32,
+    /// Bytes of the whole block: those of its class.
+    size: AtomicU32,
     base: AtomicPtr<u8>,
     len: AtomicUsize,
     /// Which word of the pool is its.
@@ -49,6 +51,7 @@ impl<M> Entry<M> {
             class: AtomicU8::new(0),
             alone: AtomicBool::new(false),
             extra: AtomicU32::new(0),
+            size: AtomicU32::new(0),
             base: AtomicPtr::new(std::ptr::null_mut()),
             len: AtomicUsize::new(0),
             cell: AtomicUsize::new(usize::MAX),
@@ -65,6 +68,7 @@ impl<M> Entry<M> {
     pub fn fill(&self, place: Place, base: *mut u8, len: usize, alone: bool) {
         self.alone.store(alone, Ordering::Relaxed);
         self.class.store(place.class.index() as u8, Ordering::Relaxed);
+        self.size.store(place.class.size() as u32, Ordering::Relaxed);
         self.cell.store(place.cell(), Ordering::Relaxed);
         self.base.store(base, Ordering::Relaxed);
         self.len.store(len, Ordering::Relaxed);
@@ -89,7 +93,19 @@ impl<M> Entry<M> {
 
     #[inline]
     pub fn class(&self) -> Class {
-        Class::from_index(self.class.load(Ordering::Relaxed).into()).unwrap_or(Class::SMALLEST)
+        Class::from_index(self.class_index() as u64).unwrap_or(Class::SMALLEST)
+    }
+
+    /// The number of its class.
+    #[inline]
+    pub fn class_index(&self) -> usize {
+        self.class.load(Ordering::Relaxed).into()
+    }
+
+    /// Bytes of the whole block.
+    #[inline]
+    pub fn size(&self) -> usize {
+        self.size.load(Ordering::Relaxed) as usize
     }
 
     /// The [`Place::cell`] of the block.

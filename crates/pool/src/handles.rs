@@ -28,6 +28,7 @@ use crate::member::Inner;
 use crate::region::Place;
 use std::cell::UnsafeCell;
 use std::fmt;
+use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
@@ -97,6 +98,12 @@ impl Hold {
         self.entry().class()
     }
 
+    /// The number of its class.
+    #[inline]
+    pub fn class_index(&self) -> usize {
+        self.entry().class_index()
+    }
+
     /// Whether nobody else can hold the block; `false` where that is not known.
     #[inline]
     pub fn is_alone(&self) -> bool {
@@ -120,7 +127,7 @@ impl Hold {
     #[inline]
     pub fn sized(self, len: usize) -> Self {
         let entry = self.entry();
-        let len = len.min(entry.class().size());
+        let len = len.min(entry.size());
         entry.set_alone(true); // a fresh or a spare block
         // Both were written, or read, together. Most blocks are used for the same length again.
         if entry.len() != len {
@@ -152,9 +159,9 @@ impl Hold {
         self.end();
     }
 
-    /// Puts the block, of that class, into its member's magazine; back again if there is no room.
+    /// Puts the block, of the class of that number, into its member's magazine; back again if there is no room.
     #[inline]
-    pub fn stow(self, class: Class) -> Option<Self> {
+    pub fn stow(self, class: usize) -> Option<Self> {
         let owner = self.entry().owner();
         // SAFETY: the member lives as long as the share in `self`. Where `self` comes back, that is as long as this
         // function. Where it is kept, it lies behind the magazine's `TryCell`, and whoever takes it out to drop it gets
@@ -382,7 +389,7 @@ pub(crate) struct TryCell<T> {
     value: UnsafeCell<T>,
 }
 
-// SAFETY: `with` lets one thread at a time reach the value (`taken`), so sharing the cell is sending the value around.
+// SAFETY: `take` lets one thread at a time reach the value (`taken`), so sharing the cell is sending the value around.
 unsafe impl<T: Send> Sync for TryCell<T> {}
 
 impl<T> TryCell<T> {
@@ -390,33 +397,52 @@ impl<T> TryCell<T> {
         Self { taken: AtomicBool::new(false), value: UnsafeCell::new(value) }
     }
 
-    /// Uses the value; `None` if another thread is at it. `what` must neither wait nor come back to this cell (it would
-    /// get `None`).
+    /// The value, for a few instructions; `None` if another thread is at it. Meanwhile this thread must neither wait nor come
+    /// back to this cell (it would get `None`).
     #[inline]
-    pub fn with<R>(&self, what: impl FnOnce(&mut T) -> R) -> Option<R> {
-        struct GiveBack<'c>(&'c AtomicBool);
-        impl Drop for GiveBack<'_> {
-            #[inline]
-            fn drop(&mut self) {
-                self.0.store(false, Ordering::Release);
-            }
-        }
-        if self.taken.swap(true, Ordering::Acquire) {
-            return None;
-        }
-        let _give_back = GiveBack(&self.taken); // also if `what` panics
-        // SAFETY: `taken` was false and is true now by our own step, so until `give_back` is dropped (after this use)
-        // nobody else gets here; Acquire and Release order our use after the last one.
-        Some(what(unsafe { &mut *self.value.get() }))
+    pub fn take(&self) -> Option<Taken<'_, T>> {
+        (!self.taken.swap(true, Ordering::Acquire)).then(|| Taken { cell: self, _like: PhantomData })
     }
 
     /// Uses the value, after waiting for the thread that is at it.
     pub fn wait_with<R>(&self, mut what: impl FnMut(&mut T) -> R) -> R {
         loop {
-            if let Some(result) = self.with(&mut what) {
-                return result;
+            if let Some(mut value) = self.take() {
+                return what(&mut value);
             }
             std::thread::yield_now();
         }
+    }
+}
+
+/// The value of a [`TryCell`]; given back when this is dropped, also by a panic.
+pub(crate) struct Taken<'c, T> {
+    cell: &'c TryCell<T>,
+    /// May be sent and shared as such a reference may.
+    _like: PhantomData<&'c mut T>,
+}
+
+impl<T> Drop for Taken<'_, T> {
+    #[inline]
+    fn drop(&mut self) {
+        self.cell.taken.store(false, Ordering::Release);
+    }
+}
+
+impl<T> Deref for Taken<'_, T> {
+    type Target = T;
+    #[inline]
+    fn deref(&self) -> &T {
+        // SAFETY: `taken` was false and is true since this was made, by its maker's own step, and until it is dropped: nobody
+        // else has a `Taken`, and there is no other way to the value. Acquire and Release order our use after the last one.
+        unsafe { &*self.cell.value.get() }
+    }
+}
+
+impl<T> DerefMut for Taken<'_, T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: as above, and `self` is borrowed mutably.
+        unsafe { &mut *self.cell.value.get() }
     }
 }

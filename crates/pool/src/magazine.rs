@@ -72,6 +72,17 @@ struct Spare {
 }
 
 impl Spare {
+    /// One more, besides the top.
+    #[inline(never)]
+    fn add(&mut self, hold: Hold) -> Result<(), Hold> {
+        if self.others.len() + 1 < self.most {
+            self.others.push(hold);
+            Ok(())
+        } else {
+            Err(hold)
+        }
+    }
+
     fn all(&self) -> impl Iterator<Item = &Hold> {
         self.top.iter().chain(&self.others)
     }
@@ -109,32 +120,30 @@ impl Magazine {
     /// A block of exactly this class, if one lies here.
     #[inline]
     pub fn pop(&self, class: Class) -> Option<Hold> {
-        let pop = |spare: &mut Spare| spare.top.take().or_else(|| spare.others.pop());
-        self.shelf.with(|shelf| shelf.get_mut(class.index()).and_then(pop)).flatten()
+        let mut shelf = self.shelf.take()?;
+        let spare = shelf.get_mut(class.index())?;
+        spare.top.take().or_else(|| spare.others.pop())
     }
 
-    /// Keeps a block of that class that its member holds alone, if there is room for it; gives it back to the caller
+    /// Keeps a block of the class of that number that its member holds alone, if there is room for it; gives it back to the caller
     /// otherwise.
     #[inline]
-    pub fn push(&self, hold: Hold, class: Class) -> Result<(), Hold> {
-        let mut hold = Some(hold);
-        self.shelf.with(|shelf| {
-            let Some(spare) = shelf.get_mut(class.index()).filter(|spare| spare.is_kept) else { return };
-            if spare.top.is_none() {
-                spare.top = hold.take();
-            } else if spare.others.len() + 1 < spare.most
-                && let Some(hold) = hold.take()
-            {
-                spare.others.push(hold);
-            }
-        });
-        hold.map_or(Ok(()), Err)
+    pub fn push(&self, hold: Hold, class: usize) -> Result<(), Hold> {
+        let Some(mut shelf) = self.shelf.take() else { return Err(hold) };
+        let Some(spare) = shelf.get_mut(class).filter(|spare| spare.is_kept) else {
+            return Err(hold);
+        };
+        if spare.top.is_none() {
+            spare.top = Some(hold);
+            return Ok(());
+        }
+        spare.add(hold)
     }
 
-    /// Whether blocks of this class are kept at all.
+    /// Whether blocks of the class of this number are kept at all.
     #[inline]
-    pub fn keeps(&self, class: Class) -> bool {
-        class.index() < self.kept_below
+    pub fn keeps(&self, class: usize) -> bool {
+        class < self.kept_below
     }
 
     /// What lies here now.
@@ -183,18 +192,18 @@ impl Magazine {
 
     /// One to use and some to keep.
     fn refill(&self, inner: &Arc<Inner>, class: Class, search: &mut Search) -> Option<Hold> {
-        let want = self.shelf.with(|shelf| {
+        let want = self.shelf.take().and_then(|mut shelf| {
             let spare = shelf.get_mut(class.index())?;
             spare.is_kept = true;
             Some((spare.most / 2).clamp(1, 32) as u32)
         });
-        let want = want.flatten().unwrap_or(1);
+        let want = want.unwrap_or(1);
         let Search { cursors, got } = search;
         inner.shared.region.take(inner.me.id, class, want, cursors.get_mut(class.index())?, got);
         let mut holds = got.drain(..).filter_map(|block| Hold::new(inner, block, true));
         let first = holds.next();
         for hold in holds {
-            let class = hold.class();
+            let class = hold.class_index();
             if let Err(hold) = self.push(hold, class) {
                 hold.release();
             }

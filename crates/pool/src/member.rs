@@ -149,7 +149,7 @@ impl Member {
     ///
     /// # Errors
     /// [`AllocError`].
-    #[inline]
+    #[inline(always)]
     pub fn alloc(&self, len: usize) -> Result<BlockMut, AllocError> {
         match self.alloc_spare(len) {
             Some(block) => Ok(block),
@@ -157,8 +157,9 @@ impl Member {
         }
     }
 
-    /// The way of almost every allocation: without a limit to keep to, a spare block. Small enough to be part of its caller.
-    #[inline]
+    /// The way of almost every allocation: without a limit to keep to, a spare block. Not part of its caller, which would be
+    /// large and so not part of *its* caller: what this returns is one register.
+    #[inline(never)]
     fn alloc_spare(&self, len: usize) -> Option<BlockMut> {
         let inner = &*self.inner;
         if inner.quota.is_some() || !inner.writes || !inner.shared.region.is_admitted(inner.me) {
@@ -357,17 +358,35 @@ impl Inner {
     #[inline]
     pub fn keep_or_release(hold: Hold, unseen: bool) {
         let member = hold.member();
-        let class = hold.class();
-        if let Some(quota) = &member.quota {
-            quota.sub(class.size() as u64);
-        }
-        let keeps = member.magazine.keeps(class)
-            && !member.shared.region.somebody_waits()
-            && (unseen && hold.is_alone() || hold.is_held_only_by_us());
+        let class = hold.class_index();
+        let keeps = member.quota.is_none() && member.may_keep(&hold, class, unseen);
         let rest = if keeps { hold.stow(class) } else { Some(hold) };
         if let Some(hold) = rest {
-            hold.release();
+            Self::let_go(hold, class, keeps);
         }
+    }
+
+    #[inline]
+    fn may_keep(&self, hold: &Hold, class: usize, unseen: bool) -> bool {
+        self.magazine.keeps(class)
+            && !self.shared.region.somebody_waits()
+            && (unseen && hold.is_alone() || hold.is_held_only_by_us())
+    }
+
+    /// The rarer ways: there is a quota, or no room in the magazine.
+    #[inline(never)]
+    fn let_go(mut hold: Hold, class: usize, tried: bool) {
+        if let Some(quota) = &hold.member().quota {
+            quota.sub(hold.class().size() as u64);
+            // Whether it is alone is asked of the word: few have a quota.
+            if !tried && hold.member().may_keep(&hold, class, false) {
+                match hold.stow(class) {
+                    Some(refused) => hold = refused,
+                    None => return,
+                }
+            }
+        }
+        hold.release();
     }
 
     /// Gives one lane back to the pool.
