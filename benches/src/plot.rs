@@ -33,17 +33,25 @@ fn draw(path: &Path, axis: &str, curves: &[&Series]) -> Result<(), Box<dyn std::
         .margin(14)
         .x_label_area_size(44)
         .y_label_area_size(64)
-        .build_cartesian_2d((low..high * 1.1).log_scale(), 0.0..most * 1.25)?;
-    let grid = chart.configure_mesh();
-    let mut grid = grid;
-    grid.x_desc(axis).y_desc("nanoseconds, median").x_label_formatter(&|x| format!("{x:.0}")).draw()?;
+        .build_cartesian_2d((low..high * 1.1).log_scale(), 0.0..most * 1.5)?;
+    let mut grid = chart.configure_mesh();
+    grid.max_light_lines(1)
+        .x_desc(axis)
+        .y_desc("nanoseconds, median")
+        .x_label_formatter(&|x| format!("{x:.0}"))
+        .draw()?;
     for (curve, colour) in curves.iter().zip([BLUE, RED, GREEN]) {
         let line = LineSeries::new(curve.points.iter().copied(), colour.stroke_width(2));
         let legend = move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2));
         chart.draw_series(line)?.label(curve.what.as_str()).legend(legend);
         chart.draw_series(curve.points.iter().map(|point| Circle::new(*point, 3, colour.filled())))?;
     }
-    chart.configure_series_labels().background_style(WHITE).border_style(BLACK).draw()?;
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::UpperLeft)
+        .background_style(WHITE)
+        .border_style(BLACK)
+        .draw()?;
     area.present()?;
     Ok(())
 }

@@ -3,7 +3,8 @@
 //!
 //! The processes are attached and idle but for two, one per core, which do the work: what grows with their number is what
 //! the pool keeps for them. The blocks are held by one of the two and stay held: what grows is what an allocation looks
-//! through. Every point is the median over a few rounds.
+//! through. Every point is the median over a few rounds. In each round one bare cache line goes to and fro as well: where
+//! that becomes slower, the host has moved the cores, and the pool has nothing to do with it.
 
 use std::hint::black_box;
 
@@ -12,9 +13,10 @@ use baton_client::{BlockMut, Client};
 use crate::baton::{BatonLink, Daemon, connect};
 use crate::cases::{Bench, Found};
 use crate::error::{Error, step};
-use crate::link::{Waiting, ping};
+use crate::link::{Link, Waiting, ping};
 use crate::machine::{Core, now};
 use crate::report::{Row, Series, Target};
+use crate::rival::floor::{Line, Side};
 use crate::role::{Role, serve};
 use crate::stats::median;
 
@@ -30,7 +32,15 @@ const AT_ONCE: usize = 32;
 struct Workers {
     link: BatonLink,
     peer: Role,
+    line: Line,
+    line_peer: Role,
 }
+
+/// Nanoseconds of alloc + free, of a hand-over one way, and of a cache line one way.
+type Point = [f64; 3];
+
+/// Their names.
+const CURVES: [&str; 3] = ["alloc + free", "hand-over", "one cache line"];
 
 impl Workers {
     fn start(bench: &Bench, daemon: &Daemon) -> Result<Self, Error> {
@@ -40,21 +50,31 @@ impl Workers {
             peer = Some(bench.role(Core::Second, &["echo", "baton", &LEN.to_string(), daemon.uri()])?);
             Ok(())
         })?;
-        peer.map(|peer| Self { link, peer })
-            .ok_or_else(|| Error::new("start the peer", "it was not asked to"))
+        let peer = peer.ok_or_else(|| Error::new("start the peer", "it was not asked to"))?;
+        let line = Line::new(bench.board.clone(), Side::A);
+        let line_peer = bench.role(Core::Second, &["echo", "line", &LEN.to_string(), daemon.uri()])?;
+        Ok(Self { link, peer, line, line_peer })
     }
 
-    /// Nanoseconds of alloc + free, and of a hand-over one way.
-    fn point(&mut self) -> Result<(f64, f64), Error> {
-        let (mut alloc, mut hand_over) = (Vec::new(), Vec::new());
+    fn point(&mut self) -> Result<Point, Error> {
+        let mut found: [Vec<f64>; 3] = Default::default();
         for _ in 0..ROUNDS {
-            alloc.push(alloc_free(self.link.client())?);
-            self.peer.go(CHUNKS * EACH)?;
-            hand_over.push(median(&mut ping(&mut self.link, Waiting::Polling, CHUNKS, EACH)?));
-            self.peer.done()?;
+            let round = [
+                alloc_free(self.link.client())?,
+                to_and_fro(&mut self.link, &mut self.peer)?,
+                to_and_fro(&mut self.line, &mut self.line_peer)?,
+            ];
+            found.iter_mut().zip(round).for_each(|(list, figure)| list.push(figure));
         }
-        Ok((median(&mut alloc), median(&mut hand_over)))
+        Ok(found.map(|mut list| median(&mut list)))
     }
+}
+
+fn to_and_fro(link: &mut impl Link, peer: &mut Role) -> Result<f64, Error> {
+    peer.go(CHUNKS * EACH)?;
+    let mut found = ping(link, Waiting::Polling, CHUNKS, EACH)?;
+    peer.done()?;
+    Ok(median(&mut found))
 }
 
 /// 256 blocks at once and all of them back, so that the private stock of spare ones does not hide the pool.
@@ -72,23 +92,21 @@ fn alloc_free(client: &Client) -> Result<f64, Error> {
 /// Collects the points of one plot.
 struct Curve {
     axis: &'static str,
-    alloc: Vec<(f64, f64)>,
-    hand_over: Vec<(f64, f64)>,
+    points: [Vec<(f64, f64)>; 3],
 }
 
 impl Curve {
     fn new(axis: &'static str) -> Self {
-        Self { axis, alloc: Vec::new(), hand_over: Vec::new() }
+        Self { axis, points: Default::default() }
     }
 
-    fn add(&mut self, x: usize, (alloc, hand_over): (f64, f64)) {
-        self.alloc.push((x as f64, alloc));
-        self.hand_over.push((x as f64, hand_over));
+    fn add(&mut self, x: usize, point: Point) {
+        self.points.iter_mut().zip(point).for_each(|(curve, figure)| curve.push((x as f64, figure)));
     }
 
     fn into_found(self, note: &str) -> Found {
         let mut found = Found::default();
-        for (what, points) in [("alloc + free", self.alloc), ("hand-over", self.hand_over)] {
+        for (what, points) in CURVES.into_iter().zip(self.points) {
             if let (Some(first), Some(last)) = (points.first(), points.last()) {
                 let what = format!("{what} with {} {}, against {}", last.0, self.axis, first.0);
                 let head = ("scaling", what, "ns");

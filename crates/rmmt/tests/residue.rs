@@ -4,7 +4,7 @@
 mod stage;
 
 use baton_client::ConnectOptions;
-use stage::Daemon;
+use stage::{Daemon, until};
 
 fn descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
@@ -34,6 +34,8 @@ fn many_clients_come_and_go_without_a_trace() {
     }
     assert!(mappings() > 0 || outlives.is_none());
     drop(outlives);
-    assert_eq!((descriptors(), mappings()), (before, 0));
+    // A thread that was still warming up the last one's pages keeps them for a moment.
+    until("the last mapping to go", || (mappings() == 0).then_some(()));
+    assert_eq!(descriptors(), before);
     daemon.assert_balanced();
 }
