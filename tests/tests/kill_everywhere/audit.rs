@@ -147,9 +147,30 @@ impl Auditor {
         for ((block, endpoint), difference) in believed.into_iter().filter(|(_, difference)| *difference != 0)
         {
             wrong.push(format!(
-                "block {block}: endpoint {endpoint} believes {difference:+} lanes more than there are"
+                "block {block}: endpoint {endpoint} believes {difference:+} lanes more than there are; {}",
+                self.story(control, block, endpoint)
             ));
         }
+    }
+
+    /// What can be known of a block and of who is wrong about it.
+    fn story(&self, control: &Control, block: u32, endpoint: u16) -> String {
+        let infos = self.pool.endpoints();
+        let who = infos.iter().find(|info| info.endpoint.id.get() == endpoint);
+        let who = who.map(|info| (info.kind, info.pid, info.name.as_str()));
+        let role = who.and_then(|(_, pid, _)| {
+            let plays = |slot: &usize| control.slot(*slot, PID).load(SeqCst) == u64::from(pid);
+            (FIRST_MEMBER..SLOTS).find(plays).map(|slot| ROLES[slot])
+        });
+        let block = BlockId::new(block);
+        let view = self.pool.look(block).map(|view| (view.generation, view.class_bytes, view.holders));
+        let bytes = self.pool.copy_of(block).unwrap_or_default();
+        let words: Vec<u64> = bytes
+            .chunks_exact(8)
+            .take(4)
+            .filter_map(|word| Some(u64::from_le_bytes(word.try_into().ok()?)))
+            .collect();
+        format!("that is {role:?} {who:?}; the block: {view:?}, its first words {words:x?}")
     }
 }
 
