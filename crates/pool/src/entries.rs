@@ -1,13 +1,8 @@
 //! What this process knows about the blocks that it holds: one entry per block, which all its handles point to.
 //!
-//! ```text
-//!   alloc, receive: one lane, one handle                       extra  0
-//!   clone                                                      extra +1
-//!   drop a handle:  extra > 0 ─▶ extra −1      extra = 0 ─▶ this handle takes a lane with it
-//! ```
 //! Lanes of one endpoint in one word are alike: a process that receives a block which it holds already has two lanes and
-//! two handles, and it does not matter which handle goes with which lane. `handles = lanes + extra` holds at any moment,
-//! and a handle that finds 0 leaves with a lane; so nobody's last handle is ever without a lane.
+//! two handles, and it does not matter which handle goes with which lane. How many handles there are beyond the lanes is
+//! counted ([`Extra`]).
 //!
 //! Entries are made 64 at a time, when one of those blocks is first held here; they stay until the endpoint goes. They are
 //! written when a lane is gained, and read through every handle. Both at once happens only if a block arrives that is held
@@ -15,6 +10,7 @@
 //! never beyond the block: hence relaxed atomics, which cost no more than plain memory.
 
 use crate::class::Class;
+use crate::extra::Extra;
 use crate::geometry::Geometry;
 use crate::ids::BlockId;
 use crate::region::Place;
@@ -34,7 +30,8 @@ pub(crate) struct Entry<M> {
     class: AtomicU8,
     /// Nobody else can hold the block: nobody did when the lane was gained, and it was not shared since.
     alone: AtomicBool,
-    extra: AtomicU32,
+    /// How many handles share a lane with another one.
+    pub extra: Extra,
     /// Bytes of the whole block: those of its class.
     size: AtomicU32,
     base: AtomicPtr<u8>,
@@ -50,7 +47,7 @@ impl<M> Entry<M> {
             block,
             class: AtomicU8::new(0),
             alone: AtomicBool::new(false),
-            extra: AtomicU32::new(0),
+            extra: Extra::default(),
             size: AtomicU32::new(0),
             base: AtomicPtr::new(std::ptr::null_mut()),
             len: AtomicUsize::new(0),
@@ -123,33 +120,6 @@ impl<M> Entry<M> {
     pub fn len(&self) -> usize {
         self.len.load(Ordering::Relaxed)
     }
-
-    /// One handle more.
-    pub fn add(&self) {
-        // Only handles that are forgotten in a loop get there. Wrapping would let a block go that is still read.
-        if self.extra.fetch_add(1, Ordering::Relaxed) >= u32::MAX / 2 {
-            std::process::abort();
-        }
-    }
-
-    /// One handle less; false: this handle is the last one of its lane, which has to go with it.
-    #[inline]
-    pub fn leave(&self) -> bool {
-        let mut extra = self.extra.load(Ordering::Acquire);
-        while extra > 0 {
-            match self.extra.compare_exchange_weak(extra, extra - 1, Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => return true,
-                Err(now) => extra = now,
-            }
-        }
-        false
-    }
-
-    /// Whether a handle has a lane of its own, so that both can leave together.
-    #[inline]
-    pub fn is_sole(&self) -> bool {
-        self.extra.load(Ordering::Acquire) == 0
-    }
 }
 
 type Few<M> = OnceLock<Box<[Entry<M>]>>;
@@ -211,10 +181,10 @@ mod tests {
     #[test]
     fn as_many_handles_leave_alone_as_were_added() {
         let entry = Entry::<u8>::new(std::ptr::null(), BlockId::new(3));
-        assert!(entry.is_sole() && !entry.leave());
-        (0..4000).for_each(|_| entry.add());
-        assert!(!entry.is_sole());
-        assert_eq!((0..4004).filter(|_| entry.leave()).count(), 4000, "four took a lane with them");
-        assert!(entry.is_sole());
+        assert!(entry.extra.is_sole() && !entry.extra.leave());
+        (0..4000).for_each(|_| entry.extra.add());
+        assert!(!entry.extra.is_sole());
+        assert_eq!((0..4004).filter(|_| entry.extra.leave()).count(), 4000, "four took a lane with them");
+        assert!(entry.extra.is_sole());
     }
 }

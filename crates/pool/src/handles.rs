@@ -140,7 +140,7 @@ impl Hold {
     /// For one handle more.
     #[inline]
     fn another(&self) -> Self {
-        self.entry().add();
+        self.entry().extra.add();
         // SAFETY: the pointer is that of the `Arc` of which this hold owns a count.
         unsafe { Arc::increment_strong_count(self.entry().owner()) };
         Self { entry: self.entry }
@@ -319,7 +319,7 @@ impl Block {
     /// The lane itself if this is its only local handle.
     #[inline]
     pub(crate) fn into_sole(self) -> Result<Hold, Block> {
-        if !self.hold.entry().is_sole() {
+        if !self.hold.entry().extra.is_sole() {
             return Err(self);
         }
         let mut this = ManuallyDrop::new(self);
@@ -354,7 +354,7 @@ impl Drop for Block {
     fn drop(&mut self) {
         // SAFETY: this is the drop, nothing uses the hold afterwards.
         let hold = unsafe { ManuallyDrop::take(&mut self.hold) };
-        if hold.entry().leave() {
+        if hold.entry().extra.leave() {
             hold.end();
         } else {
             Inner::keep_or_release(hold, false);

@@ -75,7 +75,9 @@ pub mod kill;
 #[cfg(not(any(loom, feature = "kill-points")))]
 mod kill;
 
-protocol!(blocks, class, door, extent, geometry, ids, reap, receive, region, retire, send, slot, sync, word);
+protocol!(
+    blocks, class, door, extent, extra, geometry, ids, reap, receive, region, retire, send, slot, sync, word
+);
 
 pub use blocks::HoldError;
 pub use geometry::{Geometry, GeometryError, PoolConfig};

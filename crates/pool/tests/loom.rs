@@ -21,6 +21,8 @@ use loom::sync::atomic::Ordering::SeqCst;
 use loom::thread;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+#[path = "loom/local.rs"]
+mod local;
 #[path = "loom/order.rs"]
 mod order;
 #[path = "loom/retire.rs"]
