@@ -65,8 +65,17 @@ pub(crate) struct Connection {
     serial: u32,
     /// Answers that were not waited for to the end: they come before the next one.
     owed: u32,
-    /// A part of a message was read or written, and the rest may never be.
+    /// What has come of the next one. Whoever gives up in the middle of an answer leaves it here.
+    begun: Begun,
+    /// A part of a request was written, and the rest will never be.
     torn: bool,
+}
+
+/// The first bytes of an answer, and the descriptors that came with them.
+#[derive(Debug, Default)]
+struct Begun {
+    bytes: Vec<u8>,
+    fds: Vec<OwnedFd>,
 }
 
 impl Connection {
@@ -85,7 +94,9 @@ impl Connection {
         loop {
             deadline.limit(&stream)?;
             match rustix::net::connect(&stream, &address) {
-                Ok(()) => return Ok(Self { stream, serial: 0, owed: 0, torn: false }),
+                Ok(()) => {
+                    return Ok(Self { stream, serial: 0, owed: 0, begun: Begun::default(), torn: false });
+                }
                 Err(rustix::io::Errno::INTR) => {}
                 Err(errno) => return Err(deadline.explained(errno.into())),
             }
@@ -107,9 +118,7 @@ impl Connection {
         }
         self.serial = self.serial.wrapping_add(1);
         let bytes = request.encode(self.serial).map_err(|error| AskError::Protocol(error.to_string()))?;
-        self.torn = true;
         self.send(&bytes, deadline)?;
-        self.torn = false;
         self.owed += 1;
         let (header, body, fds) = self.next_answer(deadline)?;
         // The form of a refusal is the same in every version; of anything else it may differ.
@@ -129,16 +138,14 @@ impl Connection {
     }
 
     fn next_answer(&mut self, deadline: Deadline) -> Result<(Header, Vec<u8>, Vec<OwnedFd>), AskError> {
-        let mut fds = Vec::new();
+        self.fill(HEADER_LEN, deadline)?;
         let mut head = [0; HEADER_LEN];
-        self.fill(&mut head, &mut fds, deadline)?;
-        self.torn = true;
+        head.copy_from_slice(&self.begun.bytes[..HEADER_LEN]);
         let header = Header::decode(&head, Kind::Answer)?;
-        let mut body = vec![0; header.body_len];
-        self.fill(&mut body, &mut fds, deadline)?;
-        self.torn = false;
+        self.fill(HEADER_LEN + header.body_len, deadline)?;
+        let Begun { mut bytes, fds } = std::mem::take(&mut self.begun);
         self.owed -= 1;
-        Ok((header, body, fds))
+        Ok((header, bytes.split_off(HEADER_LEN), fds))
     }
 
     /// Whether only time ran out: the answer may still be read, later.
@@ -147,27 +154,24 @@ impl Connection {
     }
 
     /// Not `fdpass::send_all`, which would wait for ever where a time limit of the socket ends a write.
-    fn send(&self, bytes: &[u8], deadline: Deadline) -> io::Result<()> {
+    fn send(&mut self, bytes: &[u8], deadline: Deadline) -> io::Result<()> {
         let mut rest = bytes;
         while !rest.is_empty() {
             deadline.limit(&self.stream)?;
             let sent =
                 fdpass::send(&self.stream, rest, &[]).map_err(|error| deadline.explained(error.into()))?;
             rest = rest.get(sent..).unwrap_or_default();
+            self.torn = !rest.is_empty();
         }
         Ok(())
     }
 
-    fn fill(
-        &mut self,
-        buffer: &mut [u8],
-        fds: &mut Vec<OwnedFd>,
-        deadline: Deadline,
-    ) -> Result<(), AskError> {
-        let mut at = 0;
-        while at < buffer.len() {
+    /// Reads until so much of the next answer is here, and nothing of the one after it.
+    fn fill(&mut self, until: usize, deadline: Deadline) -> Result<(), AskError> {
+        while self.begun.bytes.len() < until {
             deadline.limit(&self.stream)?;
-            let received = fdpass::recv(&self.stream, &mut buffer[at..], baton_wire::attach::ATTACHED_FDS)
+            let mut more = vec![0; until - self.begun.bytes.len()];
+            let received = fdpass::recv(&self.stream, &mut more, baton_wire::attach::ATTACHED_FDS)
                 .map_err(|error| deadline.explained(error.into()))?;
             if received.len == 0 {
                 return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the memory daemon hung up").into());
@@ -177,9 +181,8 @@ impl Connection {
                     "descriptors were lost on the way; raise the limit of open files".to_owned(),
                 ));
             }
-            at += received.len;
-            self.torn = true;
-            fds.extend(received.fds);
+            self.begun.bytes.extend_from_slice(more.get(..received.len).unwrap_or_default());
+            self.begun.fds.extend(received.fds);
         }
         Ok(())
     }
@@ -427,6 +430,41 @@ mod tests {
         listener.set_nonblocking(true).unwrap();
         assert!(listener.accept().is_err(), "it connected anew");
         drop((daemon, listener)); // so that the farewell fails at once
+    }
+
+    #[test]
+    fn a_question_aside_is_given_up_at_any_byte_and_the_connection_is_kept() {
+        use io::Write;
+        let dir = tempfile::tempdir().unwrap();
+        for cut in [0, 3, HEADER_LEN, HEADER_LEN + 2] {
+            let path = dir.path().join(cut.to_string());
+            let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+            let mut connection = Connection::open(&path).unwrap();
+            // A caller that lost the processor before it could ask.
+            let error = connection.ask_by(&Request::Pool, Deadline::after(Duration::ZERO)).unwrap_err();
+            assert!(connection.is_late(&error) && connection.owed == 0, "{error}");
+            let identity = Resume { endpoint: 1, incarnation: 0, token: 0 };
+            let control = Control::new(path, identity, connection);
+            let (mut daemon, _) = listener.accept().unwrap();
+            let (given_up, goes_on) = std::sync::mpsc::channel();
+            std::thread::scope(|scope| {
+                scope.spawn(move || {
+                    let answer = |serial, made| Answer::MadeRoom { made }.encode(serial).unwrap();
+                    let (serial, _) = hear(&mut daemon).unwrap();
+                    let late = answer(serial, false);
+                    daemon.write_all(&late[..cut]).unwrap();
+                    goes_on.recv().unwrap();
+                    daemon.write_all(&late[cut..]).unwrap();
+                    let (serial, _) = hear(&mut daemon).expect("it hung up");
+                    daemon.write_all(&answer(serial, true)).unwrap();
+                });
+                assert_eq!(control.ask_aside(&Request::MakeRoom { bytes: 1 }), None);
+                given_up.send(()).unwrap();
+                let (answer, _) = control.ask(&Request::MakeRoom { bytes: 2 }).unwrap();
+                assert_eq!(answer, Answer::MadeRoom { made: true }, "its own, not the late one");
+            });
+            drop(listener); // so that the farewell fails at once
+        }
     }
 
     /// What a daemon does that dies in the middle, over and over. Each on a listener of its own.
