@@ -122,6 +122,7 @@ fn kills(context: &Context) -> Result<(), Error> {
     let mut test = context.test();
     // Kill points cost a branch at every atomic step, so they are compiled in for this stage only.
     test.args(["--package", "baton-pool", "--features", "kill-points", "--test", "kill"]);
+    test.args(["--test", "halfway", "--test", "killed_waiting"]);
     show(test.env("CARGO_TARGET_DIR", target("kill")))
 }
 

@@ -25,6 +25,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
+use baton_pool::kill::Point as Atomic;
 use clap::Parser;
 use control::{Control, DAEMON, KEEPER};
 
@@ -114,12 +115,17 @@ fn drive() -> ExitCode {
         table.total(),
         begin.elapsed().as_secs_f64()
     );
-    let missed = table.missed();
+    let mut missed = table.missed();
     if !missed.is_empty() {
         println!("points where nobody was killed this time: {}", missed.join(" "));
     }
+    // A whole system gets to some points once in many thousand operations, and then dies there by chance only. Those are
+    // insisted on where nothing else goes on: `pool/tests/kill.rs` and `pool/tests/halfway.rs`.
+    let rare = [Atomic::AfterRevoke, Atomic::BeforeStray, Atomic::AfterStray, Atomic::RunBeforeHead];
+    let rare = rare.map(|point| control::point_name(point as usize));
+    missed.retain(|point| !rare.contains(point));
     if kills >= 5000 && !missed.is_empty() {
-        eprintln!("a full run kills at every point");
+        eprintln!("a full run kills at every point but {}", rare.join(", "));
         return ExitCode::FAILURE;
     }
     ExitCode::SUCCESS
