@@ -9,7 +9,7 @@ use crate::region::{DOOR_WORDS, POOL_DOOR_WORDS, Place, Region, STATE_LIVE};
 use crate::slot::Slot;
 use crate::sync::{AtomicU64, Ordering};
 use baton_shm::{Access, Mapping, OutOfRange};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 /// The first word of every pool's metadata: "BATONPL" and a digit.
@@ -184,6 +184,26 @@ impl Pool {
         Self::found(&geometry, metadata, payload, NAMED)
     }
 
+    /// A pool of which only those pages exist that are touched ([`baton_shm::create_sparse`]): for tests of sizes that no
+    /// test machine has. Not to be handed to anybody: [`Pool::open`] refuses it.
+    ///
+    /// # Errors
+    /// [`CreateError`].
+    #[doc(hidden)]
+    pub fn create_sparse(config: &PoolConfig) -> Result<(Pool, PoolFds), CreateError> {
+        let geometry = Geometry::plan(config)?;
+        let memory = |what, bytes| {
+            baton_shm::create_sparse(&format!("baton-{what}"), bytes)
+                .map_err(|source| CreateError::Memory { what, source })
+        };
+        let payload = memory("payload", geometry.payload_bytes())?;
+        let metadata = memory("metadata", geometry.metadata_bytes())?;
+        write_new(&metadata, &geometry, 0, 0)?;
+        let fds = PoolFds { metadata, payload };
+        let pool = Self::map(&fds.metadata, &fds.payload, |_, _| Ok(()))?;
+        Ok((pool, fds))
+    }
+
     fn found(
         geometry: &Geometry,
         metadata: OwnedFd,
@@ -205,12 +225,20 @@ impl Pool {
     /// # Errors
     /// [`OpenError`]: the descriptors are claims, everything is checked.
     pub fn open(metadata: impl AsFd, payload: impl AsFd) -> Result<Pool, OpenError> {
+        Self::map(metadata, payload, |fd, expected| baton_shm::validate(fd, expected))
+    }
+
+    /// `validate` says whether anonymous memory is good, and as long as it should be.
+    fn map(
+        metadata: impl AsFd,
+        payload: impl AsFd,
+        validate: impl Fn(BorrowedFd<'_>, u64) -> Result<(), baton_shm::ValidateError>,
+    ) -> Result<Pool, OpenError> {
         if !portable_atomic::AtomicU128::is_lock_free() {
             return Err(OpenError::NoWideCompareAndSwap);
         }
         let found = baton_shm::size(&metadata)?;
-        baton_shm::validate(&metadata, found)
-            .map_err(|source| OpenError::Memory { what: "metadata", source })?;
+        validate(metadata.as_fd(), found).map_err(|source| OpenError::Memory { what: "metadata", source })?;
         let len = usize::try_from(found).map_err(|_| GeometryError::Header)?;
         let mapping = Arc::new(Mapping::new(&metadata, len, Access::ReadWrite)?);
         let header = mapping.slice::<AtomicU64>(0, HEADER_WORDS)?;
@@ -233,7 +261,7 @@ impl Pool {
                 return Err(OpenError::Memory { what: "payload", source });
             }
         } else {
-            baton_shm::validate(&payload, geometry.payload_bytes())
+            validate(payload.as_fd(), geometry.payload_bytes())
                 .map_err(|source| OpenError::Memory { what: "payload", source })?;
         }
         let access = if baton_shm::is_writable(&payload)? { Access::ReadWrite } else { Access::ReadOnly };

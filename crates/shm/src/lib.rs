@@ -32,5 +32,7 @@ mod named;
 
 pub use host::{HostError, HostMemory, LimitedBy};
 pub use mapping::{Access, MapError, Mapping, OutOfRange, Shared, SharedSlice};
+#[doc(hidden)]
+pub use memfd::create_sparse;
 pub use memfd::{CreateError, ValidateError, create_sealed, is_writable, reopen_read_only, size, validate};
 pub use named::{Named, NamedError, create_named, remove_named};

@@ -99,6 +99,19 @@ pub fn create_sealed(name: &str, len: u64) -> Result<OwnedFd, CreateError> {
     Ok(fd)
 }
 
+/// The same without any page: each comes into being when it is touched, and where there is no room for it then, that is a
+/// SIGBUS. For tests of sizes that no test machine has.
+///
+/// # Errors
+/// [`CreateError::Kernel`].
+#[doc(hidden)]
+pub fn create_sparse(name: &str, len: u64) -> Result<OwnedFd, CreateError> {
+    let fd = memfd(name)?;
+    rustix::fs::ftruncate(&fd, len).map_err(kernel("ftruncate"))?;
+    rustix::fs::fcntl_add_seals(&fd, SIZE_IS_FIXED).map_err(kernel("fcntl(F_ADD_SEALS)"))?;
+    Ok(fd)
+}
+
 /// `len` in whole pages, if this host can give that much now.
 pub(crate) fn check(len: u64) -> Result<u64, CreateError> {
     if len == 0 {
