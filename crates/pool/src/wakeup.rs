@@ -113,3 +113,104 @@ impl Asleep {
         (on != self.on).then(|| Woken { after: nanos(came), late: nanos(late) })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::geometry::PoolConfig;
+    use crate::ids::EndpointId;
+    use crate::pool::Pool;
+    use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+    use std::time::Instant;
+
+    const WATCHDOG: Duration = Duration::from_secs(60);
+    const A: EndpointId = EndpointId::new(1).unwrap();
+    const B: EndpointId = EndpointId::new(2).unwrap();
+
+    fn pool() -> Pool {
+        Pool::create(&PoolConfig { payload_bytes: 1 << 20, ..PoolConfig::default() }).unwrap().0
+    }
+
+    fn record(pool: &Pool, id: EndpointId) -> Endpoint<'_> {
+        pool.shared.region.endpoint(id).unwrap()
+    }
+
+    /// Tells from a thread of its own, on that processor if one is named.
+    fn tell_elsewhere(pool: &Pool, id: EndpointId, on: Option<&CpuSet>) {
+        std::thread::scope(|scope| {
+            let told = scope.spawn(|| {
+                on.map(|on| sched_setaffinity(None, on).unwrap());
+                tell(record(pool, id));
+            });
+            told.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn a_message_from_another_processor_would_have_come_and_one_from_the_own_would_not() {
+        let pool = pool();
+        let allowed = sched_getaffinity(None).unwrap();
+        let one = |number| {
+            let mut set = CpuSet::new();
+            set.set(number);
+            set
+        };
+        let mut processors = (0..CpuSet::MAX_CPU).filter(|number| allowed.is_set(*number)).map(one);
+        let (own, other) = (processors.next().unwrap(), processors.next());
+        std::thread::scope(|scope| {
+            let judged = scope.spawn(|| {
+                sched_setaffinity(None, &own).unwrap();
+                let judge = |on| {
+                    let (started, asleep) = (Instant::now(), Asleep::begin(record(&pool, A)));
+                    tell_elsewhere(&pool, A, Some(on));
+                    let woken = asleep.end(record(&pool, A));
+                    assert!(woken.is_none_or(|woken| woken.after <= started.elapsed()));
+                    woken
+                };
+                assert!(judge(&own).is_none(), "while this thread looked, that one could not have sent");
+                match &other {
+                    Some(other) => assert!(judge(other).is_some()),
+                    None => eprintln!("one processor: a message from another one is not tried"),
+                }
+            });
+            judged.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn who_sends_soon_after_waking_up_tells_how_late_it_was() {
+        let (pool, until) = (pool(), Instant::now() + WATCHDOG);
+        let late = || {
+            let asleep = Asleep::begin(record(&pool, B));
+            tell_elsewhere(&pool, B, None);
+            std::thread::sleep(Duration::from_millis(2)); // as if the wake-up took that long
+            let _ = asleep.end(record(&pool, B));
+            tell(record(&pool, A));
+            record(&pool, A).told()[1].load(Relaxed)
+        };
+        // On a busy machine "soon" may be over before it sends; then nothing is told, and it is tried again.
+        let by = std::iter::repeat_with(late).take_while(|_| Instant::now() < until).find(|by| *by > 0);
+        assert!(by.expect("in time once") >= 2_000_000);
+        std::thread::sleep(Duration::from_nanos(u64::from(2 * SOON)));
+        tell(record(&pool, A));
+        assert_eq!(record(&pool, A).told()[1].load(Relaxed), 0, "what is sent later has other reasons");
+    }
+
+    #[test]
+    fn nothing_told_and_garbage_do_no_harm() {
+        let pool = pool();
+        let me = record(&pool, A);
+        let asleep = Asleep::begin(me);
+        let woken = asleep.end(me).expect("it ended by itself");
+        assert!(woken.late.is_zero());
+        for bits in [1, u32::MAX / 2, u32::MAX] {
+            let asleep = Asleep::begin(me);
+            for cell in me.told() {
+                cell.store(bits, Relaxed);
+            }
+            if let Some(woken) = asleep.end(me) {
+                assert!(woken.after <= LONG && woken.late <= Duration::from_nanos(u32::MAX.into()));
+            }
+        }
+    }
+}
