@@ -139,7 +139,9 @@ mod tests {
     fn tell_elsewhere(pool: &Pool, id: EndpointId, on: Option<&CpuSet>) {
         std::thread::scope(|scope| {
             let told = scope.spawn(|| {
-                on.map(|on| sched_setaffinity(None, on).unwrap());
+                if let Some(on) = on {
+                    sched_setaffinity(None, on).unwrap();
+                }
                 tell(record(pool, id));
             });
             told.join().unwrap();
