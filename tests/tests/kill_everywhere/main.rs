@@ -121,7 +121,7 @@ fn drive() -> ExitCode {
     }
     // A whole system gets to some points once in many thousand operations, and then dies there by chance only. They are
     // insisted on where nothing else goes on: runs in `pool/tests/halfway.rs`, the others in the models `retire::*` and
-    // `newest_wins_sender_dies`; most full runs of `pool/tests/kill.rs` hit them, too.
+    // `newest_wins_sender_dies`.
     let rare = [
         Atomic::AfterRevoke,
         Atomic::BeforeStray,
