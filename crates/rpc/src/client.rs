@@ -15,9 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use baton_address::{Address, Stream};
-use baton_wire::json_frame::{
-    BodyError, DEFAULT_MAX_BODY, Decoder, EncodeError, Reply, RequestOut, TooLarge, encode,
-};
+use baton_wire::json_frame::{BodyError, DEFAULT_MAX_BODY, Decoder, Reply, RequestOut, TooLarge, encode};
 use rustix::net::RecvFlags;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -25,7 +23,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use crate::RpcError;
+use crate::{CallError, RpcError, Subscription};
 
 /// How long a call may take unless it says otherwise.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);
@@ -47,8 +45,8 @@ pub struct Client {
 }
 
 #[derive(Debug)]
-struct Shared {
-    uri: String,
+pub(crate) struct Shared {
+    pub(crate) uri: String,
     idle: Mutex<Vec<Idle>>,
     permits: Semaphore,
     /// No connect before this instant.
@@ -59,70 +57,6 @@ struct Shared {
 struct Idle {
     stream: Stream,
     since: Instant,
-}
-
-/// Why a call has no result.
-#[derive(Debug, thiserror::Error)]
-pub enum CallError {
-    /// Nobody listens there (now). The request was not sent.
-    #[error("cannot connect to {uri}: {source}")]
-    Connect {
-        /// Where.
-        uri: String,
-        /// What the system said, or what is wrong with the address.
-        source: io::Error,
-    },
-    /// The connection broke while the call was under way: it may or may not have been carried out.
-    #[error("{uri} went away during `{method}`: {source}")]
-    Disconnected {
-        /// Where.
-        uri: String,
-        /// The method that was called.
-        method: String,
-        /// What happened to the connection.
-        source: io::Error,
-    },
-    /// No answer in time: the call may or may not be carried out.
-    #[error("no answer from {uri} to `{method}` within {} s", after.as_secs_f32())]
-    Timeout {
-        /// Where.
-        uri: String,
-        /// The method that was called.
-        method: String,
-        /// The time it was given.
-        after: Duration,
-    },
-    /// The server answered with an error.
-    #[error("{0}")]
-    Remote(RpcError),
-    /// The answer is not what was expected: not of this protocol, or a result of another type.
-    #[error("the answer of {uri} to `{method}` cannot be understood: {reason}")]
-    Decode {
-        /// Where.
-        uri: String,
-        /// The method that was called.
-        method: String,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// The parameters cannot be sent: too large, or without a JSON form.
-    #[error("the parameters of `{method}` cannot be sent: {source}")]
-    Encode {
-        /// The method that was called.
-        method: String,
-        /// Why.
-        source: EncodeError,
-    },
-}
-
-impl CallError {
-    /// The error answer, if the server gave one.
-    pub fn remote(&self) -> Option<&RpcError> {
-        match self {
-            CallError::Remote(error) => Some(error),
-            _ => None,
-        }
-    }
 }
 
 /// What happened to one exchange of frames.
@@ -189,7 +123,7 @@ impl Client {
         P: Serialize + ?Sized,
         R: DeserializeOwned,
     {
-        let frame = encode(&RequestOut { method, params }, DEFAULT_MAX_BODY)
+        let frame = encode(&RequestOut::plain(method, params), DEFAULT_MAX_BODY)
             .map_err(|source| CallError::Encode { method: method.to_owned(), source })?;
         let body =
             tokio::time::timeout(after, self.exchange(method, &frame)).await.map_err(|_elapsed| {
@@ -210,17 +144,55 @@ impl Client {
         }
     }
 
+    /// Subscribes to a streaming method, over a connection of its own: a slow reader holds up nobody else, and dropping the
+    /// subscription ends it at the server.
+    ///
+    /// # Errors
+    /// [`CallError::Connect`], [`CallError::Encode`], [`CallError::Disconnected`]. What the server says comes from
+    /// [`Subscription::next`].
+    pub async fn subscribe<P, T>(&self, method: &str, params: &P) -> Result<Subscription<T>, CallError>
+    where
+        P: Serialize + ?Sized,
+        T: DeserializeOwned,
+    {
+        Subscription::begin(&self.shared, method, params).await
+    }
+
+    /// Sends a notification: the method runs, and nothing comes back, not even an error.
+    ///
+    /// # Errors
+    /// [`CallError`] if it could not be sent. That it could says no more.
+    pub async fn notify<P>(&self, method: &str, params: &P) -> Result<(), CallError>
+    where
+        P: Serialize + ?Sized,
+    {
+        let request = RequestOut { notify: true, ..RequestOut::plain(method, params) };
+        let frame = encode(&request, DEFAULT_MAX_BODY)
+            .map_err(|source| CallError::Encode { method: method.to_owned(), source })?;
+        let send = async {
+            let _permit = self.shared.permits.acquire().await;
+            let mut stream = self.shared.take_or_connect().await?;
+            stream.write_all(&frame).await.map_err(|source| CallError::Disconnected {
+                uri: self.uri().to_owned(),
+                method: method.to_owned(),
+                source,
+            })?;
+            self.shared.give_back(stream);
+            Ok(())
+        };
+        let late = |_elapsed| CallError::Timeout {
+            uri: self.uri().to_owned(),
+            method: method.to_owned(),
+            after: self.timeout,
+        };
+        tokio::time::timeout(self.timeout, send).await.map_err(late)?
+    }
+
     async fn exchange(&self, method: &str, frame: &[u8]) -> Result<Vec<u8>, CallError> {
         let shared = &*self.shared;
         // The semaphore is never closed; if it were, the call would merely go unbounded.
         let _permit = shared.permits.acquire().await;
-        let mut stream = match shared.take_idle() {
-            Some(stream) => stream,
-            None => shared
-                .connect()
-                .await
-                .map_err(|source| CallError::Connect { uri: shared.uri.clone(), source })?,
-        };
+        let mut stream = shared.take_or_connect().await?;
         match send_and_receive(&mut stream, frame).await {
             Ok(body) => {
                 shared.give_back(stream);
@@ -254,6 +226,15 @@ impl Shared {
         None
     }
 
+    async fn take_or_connect(&self) -> Result<Stream, CallError> {
+        match self.take_idle() {
+            Some(stream) => Ok(stream),
+            None => {
+                self.connect().await.map_err(|source| CallError::Connect { uri: self.uri.clone(), source })
+            }
+        }
+    }
+
     fn give_back(&self, stream: Stream) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() < MAX_IDLE {
@@ -261,7 +242,7 @@ impl Shared {
         }
     }
 
-    async fn connect(&self) -> io::Result<Stream> {
+    pub(crate) async fn connect(&self) -> io::Result<Stream> {
         let address: Address =
             self.uri.parse().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         let after = *self.connect_after.lock().unwrap_or_else(PoisonError::into_inner);

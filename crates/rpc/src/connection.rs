@@ -1,35 +1,41 @@
 //! One connection, from its first byte to its end.
 //!
 //! ```text
-//!              ┌────────────── answer written ──────────────┐
-//!              ▼                                            │
-//!   ┌──▶ waiting for a frame ──whole frame──▶ method runs ──┘
-//!   │          ├─ end of stream at a boundary ─▶ Closed          ├─ peer does not read ─▶ TimedOut
-//!   │          ├─ end of stream inside a frame ▶ Truncated       └─ peer went away ─────▶ Failed
-//!   │          ├─ frame over the limit ─▶ error frame ─▶ TooLarge
-//!   │          ├─ idle, half a frame ───▶ TimedOut
-//!   │          └─ told to stop ─────────▶ Stopped { stream, unread }
+//!   ┌──────────────▶ reading ◀── answers written ──────────────────────┐
+//!   │   whole frame ─┴─▶ no `id`: runs in its turn; nothing begins before it is answered
+//!   │                └─▶ `id`:    runs beside the others (at most `in_flight`) ─┤
+//!   │                └─▶ subscription: items, and items, and an end ────────────┘
+//!   │          ├─ end of stream at a boundary ─▶ what was sent is answered ─▶ Closed
+//!   │          ├─ end of stream inside a frame ▶ …                         ─▶ Truncated
+//!   │          ├─ frame over the limit ─▶ … ─▶ error frame ─▶ TooLarge
+//!   │          ├─ half a frame for too long ─▶ error frame ─▶ TimedOut
+//!   │          ├─ idle for too long, or does not read its answers ─▶ TimedOut
+//!   │          ├─ broken ─▶ Failed: methods that run are dropped
+//!   │          └─ told to stop ─▶ subscriptions are ended, what runs is answered ─▶ Stopped { stream, unread }
 //!   └── a new server process may go on from `Stopped`: it is a request boundary
 //! ```
-//! Requests that arrive while a method runs stay in the kernel's buffer (and in one read of at most 64 KiB): a peer that
-//! sends faster than it is answered is slowed down by its own socket.
+//! Nothing here grows with what a peer sends: while its requests or its unread answers are at their limit nothing more is
+//! read (beyond [`READ_AHEAD`], by which a peer's going away is noticed), and its own socket slows it down.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
-use std::task::{Poll, ready};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use baton_wire::json_frame::{Decoder, TooLarge, code};
-use futures_util::FutureExt;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::timeout;
 
+use crate::driver::{Driver, Outcome};
 use crate::{Limits, Router, RpcError};
 
 /// Bytes taken by one read. One such buffer serves all connections of a thread, so an idle connection has none.
 const READ_BYTES: usize = 64 << 10;
+
+/// Bytes that are read while requests that were sent before them still run.
+pub(crate) const READ_AHEAD: usize = READ_BYTES;
 
 /// After an error that ends the connection: how long, and for how many bytes, the peer's sending is still read. Closing
 /// a TCP socket with unread bytes resets it, and the reset would overtake the error frame.
@@ -75,7 +81,7 @@ where
 /// Serves one connection until it ends or, once `stop` is ready, until the next request boundary. `unread` is what an
 /// earlier server of the same connection had read and not served (empty for a new one).
 pub async fn serve_stream_until<S>(
-    mut stream: S,
+    stream: S,
     unread: Vec<u8>,
     router: Router,
     limits: Limits,
@@ -84,68 +90,44 @@ pub async fn serve_stream_until<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    let mut decoder = Decoder::new(limits.frame_bytes);
-    decoder.push(&unread);
-    drop(unread);
-    let mut stop = pin!(stop.fuse());
-    // When the frame that is on its way was first seen.
-    let mut begun: Option<Instant> = None;
-    loop {
-        if (&mut stop).now_or_never().is_some() {
-            return StreamEnd::Stopped { stream, unread: decoder.into_unread() };
+    let _open = router.stats.connection();
+    let mut driver = Driver::new(stream, unread, &router, &limits);
+    let mut stop = pin!(stop);
+    let outcome = poll_fn(|cx| driver.poll(cx, stop.as_mut())).await;
+    // What still runs has lost its caller.
+    let (mut stream, unread) = driver.into_parts();
+    match outcome {
+        Outcome::Closed => StreamEnd::Closed,
+        Outcome::Truncated => StreamEnd::Truncated,
+        Outcome::Failed(error) => StreamEnd::Failed(error),
+        Outcome::TimedOut => StreamEnd::TimedOut,
+        Outcome::Stopped => StreamEnd::Stopped { stream, unread },
+        Outcome::TooLarge(error) => {
+            router.stats.error(code::TOO_LARGE);
+            say_and_close(&mut stream, &limits, RpcError::new(code::TOO_LARGE, error.to_string())).await;
+            StreamEnd::TooLarge(error)
         }
-        match decoder.next_body() {
-            Ok(Some(body)) => {
-                begun = None;
-                let frame = router.answer(body, &limits).await;
-                match timeout(limits.write, stream.write_all(&frame)).await {
-                    Ok(Ok(())) => continue,
-                    Ok(Err(error)) => return StreamEnd::Failed(error),
-                    Err(_elapsed) => return StreamEnd::TimedOut,
-                }
-            }
-            Err(error) => {
-                say_and_close(&mut stream, &limits, RpcError::new(code::TOO_LARGE, error.to_string())).await;
-                return StreamEnd::TooLarge(error);
-            }
-            Ok(None) => {}
-        }
-        let deadline = if decoder.is_at_boundary() {
-            Instant::now() + limits.idle
-        } else {
-            *begun.get_or_insert_with(Instant::now) + limits.half_frame
-        };
-        tokio::select! {
-            biased;
-            () = &mut stop => return StreamEnd::Stopped { stream, unread: decoder.into_unread() },
-            read = timeout_at(deadline, read_into(&mut stream, &mut decoder)) => match read {
-                Ok(Ok(0)) if decoder.is_at_boundary() => return StreamEnd::Closed,
-                Ok(Ok(0)) => return StreamEnd::Truncated,
-                Ok(Ok(_)) => {}
-                Ok(Err(error)) => return StreamEnd::Failed(error),
-                Err(_elapsed) => {
-                    if !decoder.is_at_boundary() {
-                        let message = format!("a frame stayed unfinished for {} s", limits.half_frame.as_secs_f32());
-                        say_and_close(&mut stream, &limits, RpcError::new(code::TIMEOUT, message)).await;
-                    }
-                    return StreamEnd::TimedOut;
-                }
-            },
+        Outcome::HalfFrame => {
+            router.stats.error(code::TIMEOUT);
+            let message = format!("a frame stayed unfinished for {} s", limits.half_frame.as_secs_f32());
+            say_and_close(&mut stream, &limits, RpcError::new(code::TIMEOUT, message)).await;
+            StreamEnd::TimedOut
         }
     }
 }
 
 /// One read, through the thread's buffer, into the decoder; 0 at the end of the stream.
-async fn read_into<S: AsyncRead + Unpin>(stream: &mut S, decoder: &mut Decoder) -> io::Result<usize> {
-    poll_fn(|cx| {
-        SCRATCH.with_borrow_mut(|scratch| {
-            let mut buf = ReadBuf::new(scratch);
-            ready!(Pin::new(&mut *stream).poll_read(cx, &mut buf))?;
-            decoder.push(buf.filled());
-            Poll::Ready(Ok(buf.filled().len()))
-        })
+pub(crate) fn poll_read_into<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    decoder: &mut Decoder,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<usize>> {
+    SCRATCH.with_borrow_mut(|scratch| {
+        let mut buf = ReadBuf::new(scratch);
+        ready!(Pin::new(stream).poll_read(cx, &mut buf))?;
+        decoder.push(buf.filled());
+        Poll::Ready(Ok(buf.filled().len()))
     })
-    .await
 }
 
 /// Sends a last error and closes in such a way that the peer can read it.
@@ -154,7 +136,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let say = async {
-        stream.write_all(&error.to_frame()).await?;
+        stream.write_all(&error.to_frame(None)).await?;
         stream.shutdown().await
     };
     if !matches!(timeout(limits.write, say).await, Ok(Ok(()))) {

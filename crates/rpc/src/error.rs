@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use baton_wire::json_frame::{ErrorBody, ErrorOut, code, encode};
+use serde_json::value::RawValue;
 
 /// An error answer: a stable code for programs and a sentence for people. A method returns it, a caller receives it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -36,9 +37,9 @@ impl RpcError {
     }
 
     /// The error answer as a frame.
-    pub(crate) fn to_frame(&self) -> Vec<u8> {
+    pub(crate) fn to_frame(&self, id: Option<&RawValue>) -> Vec<u8> {
         let body = ErrorBody { code: Cow::Borrowed(&self.code), message: Cow::Borrowed(&self.message) };
         // Two texts always have a JSON form; a message beyond 4 GiB would give an empty frame's worth of nothing.
-        encode(&ErrorOut { error: body }, usize::MAX).unwrap_or_default()
+        encode(&ErrorOut { error: body, id }, usize::MAX).unwrap_or_default()
     }
 }

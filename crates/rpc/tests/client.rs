@@ -5,7 +5,7 @@ mod common;
 use std::sync::Arc;
 use std::time::Duration;
 
-use baton_rpc::{CallError, Client, Router, RpcError, Server};
+use baton_rpc::{CallError, Client, Feed, Router, RpcError, Server};
 use common::WATCHDOG;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{Barrier, oneshot};
@@ -173,5 +173,74 @@ async fn a_second_server_at_the_same_address_is_refused() {
     let refused = Server::bind(&uri).await.unwrap_err();
     assert!(refused.to_string().contains("in use"), "{refused}");
     assert_eq!(Client::new(&uri).call::<_, u32>("which", &()).await.unwrap(), 1);
+    server.end().await;
+}
+
+#[tokio::test]
+async fn a_subscription_ends_when_its_method_does_or_when_it_is_dropped() {
+    let dir = tempfile::tempdir().unwrap();
+    let uri = address(&dir);
+    let (alive, mut ended) = tokio::sync::mpsc::channel::<()>(1);
+    let router = Router::new()
+        .streaming("count", async |n: u32, feed: Feed<u32>| {
+            for i in 0..n {
+                feed.send(&i).await?;
+            }
+            if n == 7 { Err(RpcError::failed("seven is no good")) } else { Ok(()) }
+        })
+        .streaming("for_ever", move |(): (), feed: Feed<u32>| {
+            let alive = alive.clone();
+            async move {
+                let _alive = alive;
+                feed.send(&1).await?;
+                std::future::pending::<Result<(), RpcError>>().await
+            }
+        });
+    let server = Running::start(&uri, router).await;
+    let client = Client::new(&uri);
+    for n in [0, 5, 1000, 7] {
+        let mut items = client.subscribe::<_, u32>("count", &n).await.unwrap();
+        for i in 0..n {
+            assert_eq!(items.next().await.unwrap(), Some(i));
+        }
+        let end = items.next().await;
+        if n == 7 {
+            assert_eq!(end.unwrap_err().remote().map(|error| &*error.code), Some("failed"));
+        } else {
+            assert_eq!(end.unwrap(), None);
+        }
+        assert_eq!(items.next().await.unwrap(), None);
+    }
+    let mut news = client.subscribe::<_, u32>("for_ever", &()).await.unwrap();
+    assert_eq!(news.next().await.unwrap(), Some(1));
+    // Giving up waiting loses nothing; dropping ends the method at the server.
+    assert!(tokio::time::timeout(Duration::from_millis(5), news.next()).await.is_err());
+    drop(news);
+    // Only the method itself keeps a clone of the sender beside the router: the router goes with the server.
+    server.end().await;
+    assert!(tokio::time::timeout(WATCHDOG, ended.recv()).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_notification_is_sent_and_nothing_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let uri = address(&dir);
+    let (heard, mut hears) = tokio::sync::mpsc::channel(8);
+    let router = answers(5).method("tell", move |n: u32| {
+        let heard = heard.clone();
+        async move { heard.send(n).await.map_err(|_| RpcError::failed("nobody hears")) }
+    });
+    let server = Running::start(&uri, router).await;
+    let client = Client::new(&uri);
+    for n in 0..3 {
+        client.notify("tell", &n).await.unwrap();
+        assert_eq!(tokio::time::timeout(WATCHDOG, hears.recv()).await.unwrap(), Some(n));
+        // No answer of a notification meets a call on the same connection.
+        assert_eq!(client.call::<_, u32>("which", &()).await.unwrap(), 5);
+    }
+    assert!(matches!(
+        Client::new("un:///nowhere/at/all").notify("tell", &1).await,
+        Err(CallError::Connect { .. })
+    ));
     server.end().await;
 }

@@ -1,28 +1,38 @@
 //! The protocol as a stranger sees it, over TCP and over Unix sockets, against a server of two worker processes.
 //!
-//! After each case the connections of two bystanders, one per worker, still work, and the workers are the same processes.
+//! After each case the connections of eight bystanders still work, master and workers are the same processes, and none of
+//! them holds a descriptor more than before.
 
 mod common;
 
-use common::{Pingpong, Raw, Transport, frame, request};
+use common::{Pingpong, Raw, Transport, descriptors, frame, request, until};
 use serde_json::{Value, json};
 
 /// Runs one case against both transports.
 fn both(case: impl Fn(&Pingpong)) {
     for transport in [Transport::Tcp, Transport::Unix] {
         let server = Pingpong::start(transport, 2);
-        let mut bystanders = server.one_per_worker(2);
-        assert_ne!(bystanders[0].1, bystanders[1].1, "{transport:?}: two connections, two workers");
+        let mut bystanders = server.one_per_worker(8);
+        let [first, second] = [bystanders[0].1, bystanders[1].1];
+        assert_ne!(first, second, "{transport:?}: two connections, two workers");
+        let processes = [server.child.id(), first, second];
+        // The master closes its copy of a connection when it hears that a worker has it, a little later.
+        let before = until("the master's copies to be closed", || {
+            let held = processes.map(descriptors);
+            std::thread::sleep(std::time::Duration::from_millis(5));
+            (held == processes.map(descriptors) && held[1] == held[2]).then_some(held)
+        });
         case(&server);
         for (bystander, pid) in &mut bystanders {
             assert_eq!(bystander.whoami(), *pid, "{transport:?}");
         }
         // New connections still reach both, and nobody was replaced.
         let mut pids: Vec<_> = server.one_per_worker(2).into_iter().map(|(_, pid)| pid).collect();
-        let mut before: Vec<_> = bystanders.iter().map(|(_, pid)| *pid).collect();
         pids.sort_unstable();
-        before.sort_unstable();
-        assert_eq!(pids, before, "{transport:?}");
+        assert_eq!(pids, [first.min(second), first.max(second)], "{transport:?}");
+        until("all descriptors of the case to be closed", || {
+            processes.map(descriptors).iter().zip(before).all(|(now, before)| *now <= before).then_some(())
+        });
     }
 }
 
@@ -182,7 +192,20 @@ fn a_frame_of_the_limit_itself_passes() {
 fn the_methods_can_be_asked_for() {
     both(|server| {
         let methods = server.connect().call("rpc.methods", Value::Null);
-        assert_eq!(methods["result"]["methods"], json!(["burn", "ping", "sleep", "whoami", "rpc.methods"]));
+        assert_eq!(
+            methods["result"]["methods"],
+            json!([
+                "burn",
+                "count",
+                "ping",
+                "sleep",
+                "whoami",
+                "rpc.cancel",
+                "rpc.health",
+                "rpc.methods",
+                "rpc.stats"
+            ])
+        );
     });
 }
 
@@ -204,5 +227,54 @@ fn a_peer_that_resets_or_never_reads_harms_nobody() {
         for _ in 0..3 {
             assert_eq!(slow.receive().unwrap()["out"], "pong");
         }
+    });
+}
+
+#[test]
+fn a_connection_may_break_at_any_byte() {
+    both(|server| {
+        let bytes = [request("sleep", &json!({"ms": 1})), request("ping", &json!("x"))].concat();
+        for len in 0..bytes.len() {
+            let mut raw = server.connect();
+            raw.send(&bytes[..len]);
+            raw.reset();
+        }
+    });
+}
+
+#[test]
+fn a_flood_of_bad_frames_harms_nobody() {
+    both(|server| {
+        let mut raw = server.connect();
+        let bad: [&[u8]; 4] = [b"", b"{\"in\":\"\xff\"}", b"nope", br#"{"in":"burn","params":{}}"#];
+        let flood: Vec<u8> = bad.iter().cycle().take(2000).flat_map(|body| frame(body)).collect();
+        raw.send(&flood);
+        for n in 0..2000 {
+            let wanted = ["bad_json", "bad_utf8", "bad_json", "invalid_params"][n % 4];
+            assert_eq!(code(&raw.receive().unwrap()), wanted, "{n}");
+        }
+        pong(&mut raw, 1);
+    });
+}
+
+#[test]
+fn a_reader_that_reads_nothing_stops_its_own_requests_only() {
+    both(|server| {
+        let mut slow = server.connect();
+        // 64 MB of answers: far more than socket and server hold. Sending gets stuck, and goes on when something is read.
+        let sender = {
+            let mut sender = slow.clone_socket();
+            std::thread::spawn(move || {
+                let request = request("ping", &json!("x".repeat(64_000)));
+                (0..1000).for_each(|_| sender.send(&request));
+            })
+        };
+        for n in 0..50 {
+            pong(&mut server.connect(), n);
+        }
+        for _ in 0..1000 {
+            assert_eq!(slow.receive().unwrap()["out"], "pong");
+        }
+        sender.join().unwrap();
     });
 }

@@ -78,6 +78,42 @@ fn a_lack_of_descriptors_loses_no_connection() {
     assert_eq!(pids.len(), 2, "no worker was replaced");
 }
 
+/// Floods of connections that say nothing, against processes that may have 100 descriptors: eight connections that were
+/// there before go on undisturbed, nobody is replaced, and afterwards every descriptor is back.
+#[test]
+fn a_flood_of_connections_leaves_those_that_were_there_alone() {
+    for transport in [Transport::Tcp, Transport::Unix] {
+        let mut limited = Command::new("sh");
+        limited.args(["-c", "ulimit -n 100; exec \"$0\" \"$@\""]).arg(pingpong_binary());
+        let server = Pingpong::start_with(&mut limited, transport, 2);
+        let mut bystanders = server.one_per_worker(8);
+        for _ in 0..2 {
+            let mut flood = Vec::new();
+            let flooding = std::thread::scope(|scope| {
+                let connects =
+                    scope.spawn(|| (0..250).filter_map(|_| Raw::try_connect(&server.uri).ok()).collect());
+                for (bystander, pid) in &mut bystanders {
+                    assert_eq!(bystander.whoami(), *pid, "{transport:?}");
+                }
+                connects.join().unwrap()
+            });
+            flood.extend::<Vec<Raw>>(flooding);
+            for (bystander, pid) in &mut bystanders {
+                assert_eq!(bystander.whoami(), *pid, "{transport:?}, {} connections", flood.len());
+            }
+        }
+        // The flood has gone: fresh connections are served, by the same workers.
+        let pids: std::collections::BTreeSet<_> = bystanders.iter().map(|(_, pid)| *pid).collect();
+        let fresh: std::collections::BTreeSet<_> =
+            server.one_per_worker(20).into_iter().map(|(_, pid)| pid).collect();
+        assert_eq!(fresh, pids, "{transport:?}");
+        until("all descriptors of the flood to be closed", || {
+            let few = |pid: &u32| common::descriptors(*pid) < 20;
+            (few(&server.child.id()) && pids.iter().all(few)).then_some(())
+        });
+    }
+}
+
 #[test]
 fn a_server_that_cannot_start_says_why() {
     let holder = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -85,9 +85,9 @@ fn the_limit_itself_is_allowed_both_ways() {
 
 #[test]
 fn the_bytes_are_those_of_the_document() {
-    let request = encode(&RequestOut { method: "ping", params: &7 }, 100).unwrap();
+    let request = encode(&RequestOut::plain("ping", &7), 100).unwrap();
     assert_eq!(request, b"\x18\0\0\0{\"in\":\"ping\",\"params\":7}");
-    let answer = encode(&ResultOut { out: "pong", result: &7 }, 100).unwrap();
+    let answer = encode(&ResultOut { out: "pong", result: &7, id: None, more: false }, 100).unwrap();
     assert_eq!(answer, b"\x19\0\0\0{\"out\":\"pong\",\"result\":7}");
 }
 
@@ -99,6 +99,27 @@ fn requests_are_read_and_numbers_keep_their_digits() {
     assert_eq!((&*request.method, request.params_text()), ("ping", "[12345678901234567890123,1e400]"));
     assert_eq!(Request::parse(br#"{"in":"x"}"#).unwrap().params_text(), "null");
     assert_eq!(Request::parse(br#"{"in":"x","params":null}"#).unwrap().params_text(), "null");
+}
+
+#[test]
+fn an_id_comes_back_as_it_was_written() {
+    for id in ["0", "-7", "1e3", "\"a\"", "12345678901234567890123"] {
+        let body = format!(r#"{{"in":"x","id":{id},"notify":true}}"#);
+        let request = Request::parse(body.as_bytes()).unwrap();
+        assert_eq!((request.id.unwrap().get(), request.notify), (id, true));
+        let frame = encode(&ResultOut { out: "x", result: &1, id: request.id, more: true }, 100).unwrap();
+        let answer = Answer::parse(&frame[PREFIX_LEN..]).unwrap();
+        assert_eq!((answer.id.unwrap().get(), answer.more), (id, true));
+    }
+    let absent = Request::parse(br#"{"in":"x","id":null}"#).unwrap();
+    assert!(absent.id.is_none() && !absent.notify);
+    let long = format!("\"{}\"", "x".repeat(MAX_ID - 1));
+    for id in ["true", "[1]", "{}", &long] {
+        let body = format!(r#"{{"in":"x","id":{id}}}"#);
+        assert_eq!(Request::parse(body.as_bytes()).unwrap_err().code(), "bad_request", "{id}");
+        assert!(Request::id_of(body.as_bytes()).is_none());
+    }
+    assert_eq!(Request::id_of(br#"{"in":7,"id":"a"}"#).unwrap().get(), "\"a\"");
 }
 
 #[test]

@@ -4,5 +4,7 @@
 
 pub mod attach;
 pub mod classic;
+pub mod code;
+mod json_body;
 pub mod json_frame;
 pub mod report;

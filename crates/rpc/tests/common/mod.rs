@@ -10,6 +10,9 @@ use std::process::{Child, Command, Stdio};
 pub use baton_testkit::{WATCHDOG, is_alive, kill, until};
 use serde_json::{Value, json};
 
+/// A server's queue that is full and stays full.
+const CONNECT_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
+
 /// The example server.
 pub fn pingpong_binary() -> PathBuf {
     baton_testkit::example(env!("CARGO_MANIFEST_DIR"), "pingpong")
@@ -81,11 +84,22 @@ impl Drop for Pingpong {
 
 pub trait Socket: Read + Write + Send {
     fn end_sending(&self);
+    fn clone_socket(&self) -> Box<dyn Socket>;
+    /// Makes closing a reset, where there is such a thing.
+    fn close_by_reset(&self);
 }
 
 impl Socket for TcpStream {
     fn end_sending(&self) {
         self.shutdown(Shutdown::Write).unwrap();
+    }
+
+    fn clone_socket(&self) -> Box<dyn Socket> {
+        Box::new(self.try_clone().unwrap())
+    }
+
+    fn close_by_reset(&self) {
+        rustix::net::sockopt::set_socket_linger(self, Some(std::time::Duration::ZERO)).unwrap();
     }
 }
 
@@ -93,6 +107,12 @@ impl Socket for UnixStream {
     fn end_sending(&self) {
         self.shutdown(Shutdown::Write).unwrap();
     }
+
+    fn clone_socket(&self) -> Box<dyn Socket> {
+        Box::new(self.try_clone().unwrap())
+    }
+
+    fn close_by_reset(&self) {}
 }
 
 /// A client that sends what it is told and no more.
@@ -100,15 +120,35 @@ pub struct Raw(Box<dyn Socket>);
 
 impl Raw {
     pub fn connect(uri: &str) -> Raw {
+        Raw::try_connect(uri).unwrap()
+    }
+
+    /// Over TCP a connection waits in the server's queue; a Unix socket whose queue is full refuses instead of blocking.
+    pub fn try_connect(uri: &str) -> std::io::Result<Raw> {
         if let Some(path) = uri.strip_prefix("un://") {
-            let socket = UnixStream::connect(path).unwrap();
-            socket.set_read_timeout(Some(WATCHDOG)).unwrap();
-            Raw(Box::new(socket))
+            let socket = rustix::net::socket_with(
+                rustix::net::AddressFamily::UNIX,
+                rustix::net::SocketType::STREAM,
+                rustix::net::SocketFlags::CLOEXEC,
+                None,
+            )?;
+            // A bound on waiting for room in the queue.
+            rustix::net::sockopt::set_socket_timeout(
+                &socket,
+                rustix::net::sockopt::Timeout::Send,
+                Some(CONNECT_WITHIN),
+            )?;
+            rustix::net::connect(&socket, &rustix::net::SocketAddrUnix::new(path)?)?;
+            rustix::net::sockopt::set_socket_timeout(&socket, rustix::net::sockopt::Timeout::Send, None)?;
+            let socket = UnixStream::from(socket);
+            socket.set_read_timeout(Some(WATCHDOG))?;
+            Ok(Raw(Box::new(socket)))
         } else {
-            let socket = TcpStream::connect(uri.strip_prefix("ip://").unwrap()).unwrap();
-            socket.set_nodelay(true).unwrap();
-            socket.set_read_timeout(Some(WATCHDOG)).unwrap();
-            Raw(Box::new(socket))
+            let address: std::net::SocketAddr = uri.strip_prefix("ip://").unwrap().parse().unwrap();
+            let socket = TcpStream::connect_timeout(&address, CONNECT_WITHIN)?;
+            socket.set_nodelay(true)?;
+            socket.set_read_timeout(Some(WATCHDOG))?;
+            Ok(Raw(Box::new(socket)))
         }
     }
 
@@ -123,6 +163,15 @@ impl Raw {
 
     pub fn end_sending(&self) {
         self.0.end_sending();
+    }
+
+    /// Another handle on the same connection.
+    pub fn clone_socket(&self) -> Raw {
+        Raw(self.0.clone_socket())
+    }
+
+    pub fn reset(self) {
+        self.0.close_by_reset();
     }
 
     /// The next answer; `None` at the end of the stream.
@@ -154,6 +203,11 @@ impl Raw {
     pub fn whoami(&mut self) -> u32 {
         self.call("whoami", Value::Null)["result"].as_u64().unwrap().try_into().unwrap()
     }
+}
+
+/// How many descriptors a process has open.
+pub fn descriptors(pid: u32) -> usize {
+    std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
 }
 
 pub fn frame(body: &[u8]) -> Vec<u8> {
