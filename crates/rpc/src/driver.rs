@@ -121,9 +121,12 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Driver<'a, S> {
             }
             let mut progress = self.poll_runs(cx);
             progress |= self.begin_frames(cx);
+            let was_full = !self.has_room();
             if let Poll::Ready(Err(error)) = self.unsent.poll_write(&mut self.stream, cx) {
                 return Poll::Ready(Outcome::Failed(error));
             }
+            // What rested for want of room was not asked in this pass, and will not wake anybody again.
+            progress |= was_full && self.has_room();
             if !progress {
                 if let Some(outcome) = self.ended() {
                     return Poll::Ready(outcome);

@@ -278,6 +278,18 @@ async fn a_subscription_waits_for_a_slow_reader_who_is_cut_off_in_the_end() {
 }
 
 #[tokio::test]
+async fn a_subscription_goes_on_when_a_slow_reader_does() {
+    let (router, _parts) = router();
+    let mut peer = Peer::new(&router, limits(|l| l.unsent_bytes = 500));
+    peer.send(json!({"in": "count", "params": 5000, "id": 1})).await;
+    // Far more than pipe and server hold: it stops and goes on many times.
+    for n in 0..5000 {
+        assert_eq!(peer.receive().await["result"], n);
+    }
+    assert_eq!(peer.receive().await, json!({"out": "count", "result": 5000, "id": 1}));
+}
+
+#[tokio::test]
 async fn requests_in_flight_and_subscriptions_are_bounded() {
     let (router, parts) = router();
     let few = limits(|l| (l.in_flight, l.subscriptions, l.requests) = (2, 1, 4));
