@@ -109,9 +109,7 @@ pub fn publisher(
     len: usize,
     depth: Depth,
 ) -> Result<Publisher<Ipc, [u8], ()>, Error> {
-    let service = open(node, service, depth)?;
-    let builder = service.publisher_builder().initial_max_slice_len(len);
-    step("create a publisher", builder.backpressure_strategy(BackpressureStrategy::DiscardData).create())
+    publisher_that(BackpressureStrategy::DiscardData, node, service, len, depth)
 }
 
 /// A publisher that waits for room when a queue is full.
@@ -121,12 +119,19 @@ pub fn patient_publisher(
     len: usize,
     depth: Depth,
 ) -> Result<Publisher<Ipc, [u8], ()>, Error> {
+    publisher_that(BackpressureStrategy::RetryUntilDelivered, node, service, len, depth)
+}
+
+fn publisher_that(
+    strategy: BackpressureStrategy,
+    node: &Node<Ipc>,
+    service: &str,
+    len: usize,
+    depth: Depth,
+) -> Result<Publisher<Ipc, [u8], ()>, Error> {
     let service = open(node, service, depth)?;
     let builder = service.publisher_builder().initial_max_slice_len(len);
-    step(
-        "create a publisher",
-        builder.backpressure_strategy(BackpressureStrategy::RetryUntilDelivered).create(),
-    )
+    step("create a publisher", builder.backpressure_strategy(strategy).create())
 }
 
 /// The subscribing end of a service.

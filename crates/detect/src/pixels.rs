@@ -233,7 +233,7 @@ impl Matrix {
 
 #[cfg(test)]
 mod tests {
-    use aits_frame::{HEADER_LEN, Header, Micros, PictureLayout, Sequence, StreamId};
+    use aits_frame::PictureLayout;
 
     use super::*;
 
@@ -248,29 +248,7 @@ mod tests {
 
     /// A picture whose planes a function of plane, x and y fills.
     fn block(width: u32, height: u32, pixel: impl Fn(usize, usize, usize) -> u8) -> Vec<u8> {
-        let layout = PictureLayout { range: ColorRange::Full, ..PictureLayout::tight(width, height) };
-        let len = layout.payload_len();
-        let mut block = vec![0; HEADER_LEN + len as usize];
-        for plane in 0..3 {
-            let (w, h) = layout.plane_size(plane);
-            for y in 0..h as usize {
-                for x in 0..w as usize {
-                    let at = layout.offsets[plane] as usize + y * layout.strides[plane] as usize + x;
-                    block[HEADER_LEN + at] = pixel(plane, x, y);
-                }
-            }
-        }
-        let header = Header {
-            stream: StreamId(1),
-            sequence: Sequence(0),
-            pts: Micros(0),
-            decoded_at: Micros(0),
-            payload_len: len,
-            annotated: false,
-            layout: Some(layout),
-        };
-        header.write_to(&mut block).unwrap();
-        block
+        PictureLayout { range: ColorRange::Full, ..PictureLayout::tight(width, height) }.draw(pixel)
     }
 
     fn whole(width: u32, height: u32) -> Rect {

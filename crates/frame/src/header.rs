@@ -119,6 +119,36 @@ impl PictureLayout {
         }
     }
 
+    /// A block with a picture of this layout, the first of stream 1, as a function of plane, x and y has it: for tests,
+    /// examples and measurements.
+    ///
+    /// # Panics
+    /// If the layout is not one that [`Header::write_to`] takes.
+    #[must_use]
+    pub fn draw(self, pixel: impl Fn(usize, usize, usize) -> u8) -> Vec<u8> {
+        let payload_len = self.payload_len();
+        let mut block = vec![0; HEADER_LEN + payload_len as usize];
+        for plane in 0..3 {
+            let (width, height) = self.plane_size(plane);
+            let first = HEADER_LEN + self.offsets[plane] as usize;
+            for y in 0..height as usize {
+                let row = &mut block[first + y * self.strides[plane] as usize..][..width as usize];
+                row.iter_mut().enumerate().for_each(|(x, byte)| *byte = pixel(plane, x, y));
+            }
+        }
+        let header = Header {
+            stream: StreamId(1),
+            sequence: Sequence(0),
+            pts: Micros(0),
+            decoded_at: Micros(0),
+            payload_len,
+            annotated: false,
+            layout: Some(self),
+        };
+        header.write_to(&mut block).expect("a layout for a header");
+        block
+    }
+
     /// Bytes of payload that the planes reach up to (the last row counts by its visible width only).
     pub fn payload_len(&self) -> u64 {
         (0..3).map(|i| self.plane_end(i)).max().unwrap_or(0)

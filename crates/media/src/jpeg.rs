@@ -186,31 +186,18 @@ pub fn decode(file: &[u8]) -> Result<Rgb, JpegError> {
 
 #[cfg(test)]
 mod tests {
-    use aits_frame::{HEADER_LEN, Header, Micros, Picture, PictureLayout, Sequence, StreamId};
+    use aits_frame::{Picture, PictureLayout};
 
     use super::*;
 
     /// A picture whose left half is dark and whose right half is bright, grey.
     fn block(width: u32, height: u32, range: ColorRange, dark: u8, bright: u8) -> Vec<u8> {
         let layout = PictureLayout { range, ..PictureLayout::tight(width, height) };
-        let mut block = vec![128; HEADER_LEN + layout.payload_len() as usize];
-        for y in 0..height {
-            for x in 0..width {
-                let at = layout.offsets[0] + y * layout.strides[0] + x;
-                block[HEADER_LEN + at as usize] = if x < width / 2 { dark } else { bright };
-            }
-        }
-        let header = Header {
-            stream: StreamId(1),
-            sequence: Sequence(0),
-            pts: Micros(0),
-            decoded_at: Micros(0),
-            payload_len: layout.payload_len(),
-            annotated: false,
-            layout: Some(layout),
-        };
-        header.write_to(&mut block).unwrap();
-        block
+        layout.draw(|plane, x, _| match plane {
+            0 if x < width as usize / 2 => dark,
+            0 => bright,
+            _ => 128,
+        })
     }
 
     fn close(pixel: [u8; 3], grey: u8) -> bool {

@@ -219,7 +219,7 @@ fn full_chroma(c: u8) -> u8 {
 
 #[cfg(test)]
 mod tests {
-    use aits_frame::{HEADER_LEN, Header, Micros, PictureLayout, Sequence, StreamId};
+    use aits_frame::PictureLayout;
     use proptest::prelude::*;
 
     use super::*;
@@ -230,28 +230,7 @@ mod tests {
         range: ColorRange,
         pixel: impl Fn(usize, usize, usize) -> u8,
     ) -> Vec<u8> {
-        let layout = PictureLayout { range, ..PictureLayout::tight(width, height) };
-        let mut block = vec![0; HEADER_LEN + layout.payload_len() as usize];
-        for plane in 0..3 {
-            let (w, h) = layout.plane_size(plane);
-            for y in 0..h as usize {
-                for x in 0..w as usize {
-                    let at = layout.offsets[plane] as usize + y * layout.strides[plane] as usize + x;
-                    block[HEADER_LEN + at] = pixel(plane, x, y);
-                }
-            }
-        }
-        let header = Header {
-            stream: StreamId(1),
-            sequence: Sequence(0),
-            pts: Micros(0),
-            decoded_at: Micros(0),
-            payload_len: layout.payload_len(),
-            annotated: false,
-            layout: Some(layout),
-        };
-        header.write_to(&mut block).unwrap();
-        block
+        PictureLayout { range, ..PictureLayout::tight(width, height) }.draw(pixel)
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use std::{env, path::PathBuf};
 
-use aits_frame::{HEADER_LEN, Header, Micros, PictureLayout, Sequence, StreamId};
+use aits_frame::PictureLayout;
 
 /// A file of the cache that `cargo xtask test` fills.
 pub fn cached(name: &str) -> PathBuf {
@@ -25,23 +25,5 @@ pub fn runtime() -> PathBuf {
 
 /// A block with a picture whose luma a function of x and y gives; no colour.
 pub fn grey(width: u32, height: u32, luma: impl Fn(usize, usize) -> u8) -> Vec<u8> {
-    let layout = PictureLayout::tight(width, height);
-    let len = layout.payload_len();
-    let mut block = vec![128; HEADER_LEN + len as usize];
-    for y in 0..height as usize {
-        for x in 0..width as usize {
-            block[HEADER_LEN + y * layout.strides[0] as usize + x] = luma(x, y);
-        }
-    }
-    let header = Header {
-        stream: StreamId(1),
-        sequence: Sequence(0),
-        pts: Micros(0),
-        decoded_at: Micros(0),
-        payload_len: len,
-        annotated: false,
-        layout: Some(layout),
-    };
-    header.write_to(&mut block).unwrap();
-    block
+    PictureLayout::tight(width, height).draw(|plane, x, y| if plane == 0 { luma(x, y) } else { 128 })
 }

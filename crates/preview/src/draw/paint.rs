@@ -72,7 +72,7 @@ fn samples(from: i32, to: i32, per_sample: usize) -> Range<usize> {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use aits_frame::{HEADER_LEN, Header, Micros, Picture, PictureLayout, Sequence, StreamId};
+    use aits_frame::{Picture, PictureLayout};
     use aits_media::pixels::I420;
     use proptest::prelude::*;
 
@@ -82,17 +82,7 @@ pub(crate) mod tests {
     pub(crate) fn canvas(width: u32, height: u32) -> Canvas {
         let layout =
             PictureLayout { range: aits_frame::ColorRange::Full, ..PictureLayout::tight(width, height) };
-        let mut block = vec![GREY; HEADER_LEN + layout.payload_len() as usize];
-        let header = Header {
-            stream: StreamId(1),
-            sequence: Sequence(5),
-            pts: Micros(0),
-            decoded_at: Micros(0),
-            payload_len: layout.payload_len(),
-            annotated: false,
-            layout: Some(layout),
-        };
-        header.write_to(&mut block).unwrap();
+        let block = layout.draw(|_, _, _| GREY);
         let mut canvas = Canvas::new();
         canvas.load(&I420::from(&Picture::parse(&block).unwrap()), 1);
         canvas
