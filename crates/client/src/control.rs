@@ -134,7 +134,20 @@ impl Connection {
         if fds.len() != answer.fds() {
             return Err(AskError::Protocol(format!("{} descriptors instead of {}", fds.len(), answer.fds())));
         }
+        if let Answer::Transfer { bid, .. } = &answer {
+            step!(TransferAnswered);
+            self.confirm(*bid, deadline)?;
+            step!(TransferConfirmed);
+        }
         Ok((answer, fds))
+    }
+
+    /// Here and not a question of its own: after an answer that came too late, or that somebody else's question threw away,
+    /// the next that the daemon hears must be something else, so that it takes the transfer back.
+    fn confirm(&mut self, bid: i64, deadline: Deadline) -> Result<(), AskError> {
+        let bytes = Request::Confirm { bid }.encode(self.serial);
+        let bytes = bytes.map_err(|error| AskError::Protocol(error.to_string()))?;
+        Ok(self.send(&bytes, deadline)?)
     }
 
     fn next_answer(&mut self, deadline: Deadline) -> Result<(Header, Vec<u8>, Vec<OwnedFd>), AskError> {

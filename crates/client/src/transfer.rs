@@ -2,13 +2,14 @@
 //!
 //! ```text
 //!   this member ── send_to_pid {pid, blocks} ──▶ daemon: lanes for that client ── bid, nodes ──▶ this member
-//!      drops its own hold                                                             │
+//!      confirms, drops its own hold ───────────────────▶ (no answer)                  │
 //!      tells the client bid, nodes and its own pid ────────(in its own way)────────────▶ client: recv
 //! ```
 //!
-//! From the daemon's answer on the blocks are on their way: this member may end. If the client ends before it has
-//! received them, they are free. If no answer comes (the daemon was killed in the middle), the classic client's
-//! connection has ended with that daemon, and with it whatever was on its way.
+//! From the confirmation on the blocks are on their way: this member may end. If the client ends before it has received
+//! them, they are free. If this member ends or gives up before it has confirmed, nobody will tell the client: the daemon
+//! takes the blocks back. If no answer comes because the daemon was killed in the middle, the classic client's connection
+//! has ended with that daemon, and with it whatever was on its way.
 
 use baton_pool::Block;
 use baton_wire::attach::{Answer, ErrorCode, Request, SEND_TO_PID_MAX};

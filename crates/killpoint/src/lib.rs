@@ -142,6 +142,10 @@ points! {
     ResumeAnswered,
     /// Member: the way to an inbox has been answered.
     OpenAnswered,
+    /// Member, to a classic client: the transfer's number is here, the daemon does not know that.
+    TransferAnswered,
+    /// Member, to a classic client: the transfer is confirmed, nobody told.
+    TransferConfirmed,
     /// Member, end: everything given back, bye not said.
     ByeBefore,
     /// Member, end: bye answered.

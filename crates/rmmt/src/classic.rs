@@ -15,7 +15,7 @@
 //! | from | to | what happens |
 //! |---|---|---|
 //! | classic | classic | a transfer in the ledger; the receiver's endpoint gets a lane at once |
-//! | member | classic | the same, asked for over the member's control connection |
+//! | member | classic | the same, asked for over the member's control connection, and confirmed there |
 //! | classic | member | messages in the inbox of that pid's oldest endpoint; no record, the number is for the log only |
 //!
 //! # What goes wrong
@@ -30,6 +30,7 @@ mod ledger;
 mod pid;
 mod seat;
 mod session;
+mod unconfirmed;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -48,6 +49,7 @@ use pid::{Origin, Pid};
 pub use ledger::scripted::run as run_ledger_script;
 pub(crate) use seat::{Caller, make_way};
 pub(crate) use session::serve;
+pub(crate) use unconfirmed::Unconfirmed;
 
 /// What all classic connections share.
 pub(crate) struct Classic {
@@ -169,7 +171,7 @@ fn pre_send(house: &House, pid: Pid, nodes: &[i64], to_pid: i32) -> Result<i64, 
 }
 
 /// A member sends blocks to a classic client: the number that the client receives them with, and where they are. The
-/// member holds its own lanes still, and drops them when it has this answer.
+/// member holds its own lanes still, and drops them when it has confirmed this answer.
 pub(crate) fn send_to_pid(
     house: &House,
     from: EndpointRef,

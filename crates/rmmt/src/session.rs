@@ -27,7 +27,7 @@ use tokio::io::{AsyncReadExt, Interest};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use crate::classic;
+use crate::classic::{self, Unconfirmed};
 use crate::daemon::House;
 use crate::door::SNIFFED;
 use crate::registry::{Peer, Registry};
@@ -93,6 +93,7 @@ impl Session {
     async fn serve(&mut self, peer: Peer, member: &mut Option<EndpointRef>, attached: impl FnOnce()) -> End {
         let mut attached = Some(attached);
         let mut patience = PATIENCE;
+        let mut unconfirmed: Option<Unconfirmed> = None;
         loop {
             let (serial, request) = match self.request(member.is_none().then_some(patience)).await {
                 Ok(request) => request,
@@ -108,6 +109,12 @@ impl Session {
                     return end;
                 }
             };
+            let sent = unconfirmed.take();
+            if let Request::Confirm { bid } = request {
+                sent.into_iter().for_each(|sent| sent.confirm(bid));
+                continue;
+            }
+            drop(sent);
             patience = IDLE;
             let bye = matches!(request, Request::Bye);
             let stranger = member.is_none();
@@ -119,6 +126,9 @@ impl Session {
                 && let Some(attached) = attached.take()
             {
                 attached();
+            }
+            if let Answer::Transfer { bid, .. } = &answer {
+                unconfirmed = Some(Unconfirmed::new(&self.house, *bid));
             }
             if let Err(end) = self.answer(serial, &answer, &fds).await {
                 if let (Answer::Attached(_), Some(endpoint)) =

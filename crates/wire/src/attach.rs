@@ -10,14 +10,15 @@
 //!     │── borrow {block} … return {block} ──────────────▶│ one more holder: the asker, while it looks
 //!     │── send_to_pid {pid, blocks} ────────────────────▶│ lanes for that classic client
 //!     │◀── transfer {bid, nodes} ────────────────────────│ what it receives them with
+//!     │── confirm {bid} ────────────────────────────────▶│ (no answer) without it the transfer is taken back
 //!     │── bye ──────────────────────────────────────────▶│ everything it held is free
 //!
 //!   after a restart of the daemon:
 //!     │── resume {endpoint, incarnation} ───────────────▶│ same process, same endpoint: control is back
 //! ```
 //!
-//! Blocks never travel here. Every message is a fixed [`Header`] and a JSON body; answers come in the order of the
-//! requests and carry the request's `serial`. Descriptors ride on the first byte of the answer that announces them.
+//! Blocks never travel here. Every message is a fixed [`Header`] and a JSON body; every request but `confirm` has one answer;
+//! answers come in the order of the requests and carry the request's `serial`. Descriptors ride on the first byte of the answer that announces them.
 //!
 //! # Header (16 bytes, little-endian)
 //! | bytes | field | |

@@ -31,6 +31,7 @@ fn request() -> impl Strategy<Value = Request> {
         Just(Request::Audit),
         (any::<u32>(), prop::collection::vec(any::<u32>(), 0..20))
             .prop_map(|(pid, blocks)| Request::SendToPid { pid, blocks }),
+        any::<i64>().prop_map(|bid| Request::Confirm { bid }),
         any::<(Option<u16>, u32, u32)>().prop_map(|(held_by, from, limit)| Request::Blocks {
             held_by,
             from,

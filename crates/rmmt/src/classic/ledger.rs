@@ -4,6 +4,7 @@
 //!   alloc ─▶ held 1 ── recv ──▶ held n ── free ──▶ held n-1 … 0 ─┐
 //!                                  ▲                             ├─ both 0: the lane is given back
 //!   pre-send to this pid ─▶ in flight n ── recv (held +1) ───────┘
+//!                                  └── withdrawn: its sender never learned of it ──▶ in flight n-1
 //!   last connection of the pid ends ─▶ its endpoint is reaped: all its lanes go at once
 //! ```
 //!
@@ -333,6 +334,21 @@ impl Ledger {
         }
         step!(ClassicReceived);
         Ok(())
+    }
+
+    /// A transfer that its sender has not learned of. If the receiver has it already, somebody told it: then it stands.
+    pub(super) fn withdraw(&mut self, bid: i64) {
+        let Some(to) = self.transfers.get(&bid).map(|transfer| transfer.to) else { return };
+        let blocks = self.forget(bid);
+        let Some(peer) = self.peers.get_mut(&to) else { return };
+        for block in blocks {
+            let Some(references) = peer.references.get_mut(&block) else { continue };
+            references.in_flight -= 1;
+            if *references == References::default() {
+                peer.references.remove(&block);
+                peer.release(block);
+            }
+        }
     }
 
     /// Takes a transfer off the books.

@@ -48,13 +48,19 @@ pub enum Request {
         /// Its size.
         bytes: u64,
     },
-    /// Blocks that this member holds are on their way to a classic client. The member drops its own hold when the answer
-    /// has come.
+    /// Blocks that this member holds are on their way to a classic client, if [`Request::Confirm`] is the next that is
+    /// said. The member drops its own hold then.
     SendToPid {
         /// The client's.
         pid: u32,
         /// Numbers of the blocks, at most [`super::SEND_TO_PID_MAX`].
         blocks: Vec<u32>,
+    },
+    /// The answer to [`Request::SendToPid`] has come: the transfer counts. Not answered. If anything else is said, or
+    /// nothing any more, the daemon takes the transfer back: nobody could tell the client of it.
+    Confirm {
+        /// The number in that answer.
+        bid: i64,
     },
     /// List blocks that somebody holds, by number, a page at a time.
     Blocks {
@@ -139,7 +145,7 @@ pub enum Answer {
         /// Whether such a block may be had now; somebody else may be faster.
         made: bool,
     },
-    /// To [`Request::SendToPid`].
+    /// To [`Request::SendToPid`]; asks for [`Request::Confirm`].
     Transfer {
         /// The number that the client receives the blocks with.
         bid: i64,

@@ -106,6 +106,7 @@ enum Step {
     Send(i32, Vec<prop::sample::Index>, i32),
     /// Transfer, and what is said wrongly about it.
     Recv(i32, prop::sample::Index, u32, i32),
+    Withdraw(prop::sample::Index),
     Wild(i32, i64),
 }
 
@@ -120,6 +121,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (who(), pick()).prop_map(|(n, at)| Step::Free(n, at)),
         4 => (who(), prop::collection::vec(pick(), 0..4), who()).prop_map(|(n, at, to)| Step::Send(n, at, to)),
         4 => (who(), pick(), seldom(), seldom()).prop_map(|(n, at, more, other)| Step::Recv(n, at, more, other.cast_signed())),
+        1 => pick().prop_map(Step::Withdraw),
         1 => (who(), prop_oneof![any::<i64>(), -70..70i64, (0..20i64).prop_map(|n| n * 32)]).prop_map(|(n, node)| Step::Wild(n, node)),
     ]
 }
@@ -180,6 +182,12 @@ fn run(step: Step, ledger: &mut Ledger, reference: &mut Reference, nodes: &mut V
                 reference.transfers.remove(&bid);
                 sent.into_iter().for_each(|node| reference.add(n, node, 1));
             }
+        }
+        Step::Withdraw(at) => {
+            let bids: Vec<_> = reference.transfers.keys().copied().collect();
+            let Some(bid) = bids.get(at.index(bids.len().max(1))).copied() else { return };
+            reference.transfers.remove(&bid);
+            (0..2).for_each(|_| ledger.withdraw(bid)); // the second finds nothing
         }
         Step::Wild(n, node) => {
             let may = reference.holds(n, node);
