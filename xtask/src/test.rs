@@ -47,10 +47,24 @@ const STAGES: &[Stage] = &[
                 "warnings",
             ]))?;
             // What only the kill tests compile.
-            let armed =
-                ["clippy", "--package", "baton-pool", "--package", "baton-tests", "--all-targets", "--quiet"];
-            let features =
-                ["--features", "baton-pool/kill-points,baton-tests/kill-points", "--", "-D", "warnings"];
+            let armed = [
+                "clippy",
+                "--package",
+                "baton-pool",
+                "--package",
+                "baton-ledger",
+                "--package",
+                "baton-tests",
+                "--all-targets",
+                "--quiet",
+            ];
+            let features = [
+                "--features",
+                "baton-pool/kill-points,baton-ledger/kill-points,baton-tests/kill-points",
+                "--",
+                "-D",
+                "warnings",
+            ];
             show(cargo().args(armed).args(features))
         },
     },
@@ -63,6 +77,7 @@ const STAGES: &[Stage] = &[
     },
     Stage { name: "interleavings (loom)", run: loom },
     Stage { name: "kills in the pool", run: kills },
+    Stage { name: "kills and stops at connections", run: kills_at_connections },
     Stage { name: "kills everywhere", run: kills_everywhere },
     Stage {
         name: "whole system",
@@ -91,7 +106,7 @@ impl Test {
         let total: Duration = times.iter().map(|(_, time)| *time).sum();
         println!();
         for (name, time) in times.iter().chain([&("all", total)]) {
-            println!("  {name:24} {:>6.1} s", time.as_secs_f64());
+            println!("  {name:32} {:>6.1} s", time.as_secs_f64());
         }
         println!("\nall stages passed");
         Ok(())
@@ -111,7 +126,7 @@ impl Context {
 
 fn loom(context: &Context) -> Result<(), Error> {
     let mut test = context.test();
-    test.args(["--package", "baton-pool", "--test", "loom"]);
+    test.args(["--package", "baton-pool", "--package", "baton-ledger", "--test", "loom"]);
     // Loom replaces the atomics at compile time: a build of its own, kept apart so that neither rebuilds the other.
     test.env("RUSTFLAGS", "--cfg loom -C target-feature=+cmpxchg16b").env("CARGO_TARGET_DIR", target("loom"));
     test.env("LOOM_MAX_PREEMPTIONS", if context.full { "5" } else { "3" });
@@ -123,6 +138,12 @@ fn kills(context: &Context) -> Result<(), Error> {
     // Kill points cost a branch at every atomic step, so they are compiled in for this stage only.
     test.args(["--package", "baton-pool", "--features", "kill-points", "--test", "kill"]);
     test.args(["--test", "halfway", "--test", "killed_waiting"]);
+    show(test.env("CARGO_TARGET_DIR", target("kill")))
+}
+
+fn kills_at_connections(context: &Context) -> Result<(), Error> {
+    let mut test = context.test();
+    test.args(["--package", "baton-ledger", "--features", "kill-points", "--test", "kill"]);
     show(test.env("CARGO_TARGET_DIR", target("kill")))
 }
 

@@ -17,7 +17,7 @@
 #![cfg(not(loom))]
 
 use baton_ledger::kill::{Mutant, Point, set_hook, set_mutant};
-use baton_ledger::{About, Claim, Config, Kind, Ledger, Slot, Ticket};
+use baton_ledger::{About, Claim, Config, Kind, Ledger, Slot, State, Ticket};
 use baton_shm::{Access, Mapping, SharedSlice, create_sealed};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send};
@@ -41,6 +41,9 @@ const ERROR: u32 = 1 << 31;
 const A: u16 = 1;
 const B: u16 = 2;
 const SUPERVISOR: u16 = 3;
+const MOVER: u16 = 4;
+/// A slot that nobody works as: what it owns is as if its owner had died.
+const GONE: u16 = 5;
 
 fn slot(n: u16) -> Slot {
     Slot::new(n).unwrap()
@@ -120,6 +123,9 @@ fn worker() {
     let target = std::env::var("POINT").ok().map_or(u64::MAX, |_| number("POINT"));
     assert!(HOOK.set((target, control_again(&control), signal)).is_ok());
     set_hook(at_point);
+    if std::env::var_os("MOVER").is_some() {
+        return move_about(&ledger, &control, me, &mut random);
+    }
     while control[STOP].load(SeqCst) == 0 {
         // The tickets may be old by the time they are used, as those of a worker that was stopped are.
         let tickets: Vec<Ticket> = ledger.idle_of(me).collect();
@@ -129,6 +135,28 @@ fn worker() {
         }
         control[PASSES + usize::from(me.get())].fetch_add(1, SeqCst);
         std::thread::sleep(Duration::from_micros(random.below(100)));
+    }
+}
+
+/// What a master and mover does: takes from one worker, gives to the other; accepts, serves a little, closes; now and then
+/// it takes over what a slot has that nobody works as.
+fn move_about(ledger: &Ledger, control: &SharedSlice<AtomicU64>, me: Slot, random: &mut Random) {
+    while control[STOP].load(SeqCst) == 0 {
+        let (from, to) = if random.below(2) == 0 { (A, B) } else { (B, A) };
+        if let Some(moved) = ledger.idle_of(slot(from)).next().and_then(|ticket| ledger.take(me, ticket).ok())
+        {
+            moved.give(slot(to)).unwrap();
+        }
+        let about = About { listener: 1, kind: Kind::Unix, acked_base: 0 };
+        let ticket = ledger.accept(me, me, about).unwrap();
+        let mut claim = ledger.claim(me, ticket).unwrap();
+        claim.push(&[7; 600]).unwrap();
+        claim.close().unwrap();
+        ledger.accept(me, slot(GONE), about).unwrap();
+        for moved in ledger.recover(me, slot(GONE)).moved {
+            moved.close().unwrap();
+        }
+        control[PASSES + usize::from(me.get())].fetch_add(1, SeqCst);
     }
 }
 
@@ -260,7 +288,7 @@ impl Drop for Worker {
 
 impl Scene {
     fn new(seed: u64) -> Self {
-        let config = Config { connections: CONNECTIONS as u32, workers: 4, arena_bytes: 256 << 10 };
+        let config = Config { connections: 2 * CONNECTIONS as u32, workers: 6, arena_bytes: 256 << 10 };
         let (ledger, fd) = Ledger::create(&config).unwrap();
         let control_fd = create_sealed("ledger-kill", (CONTROL * 8) as u64).unwrap();
         let about = About { listener: 0, kind: Kind::Unix, acked_base: 0 };
@@ -282,6 +310,9 @@ impl Scene {
         command.env("WORKER_SEED", self.random.below(1 << 40).to_string());
         if let Some(point) = point {
             command.env("POINT", point.to_string());
+        }
+        if me == MOVER {
+            command.env("MOVER", "1");
         }
         if stops {
             command.env("STOPS", "1");
@@ -310,6 +341,20 @@ impl Scene {
         }
     }
 
+    /// Until the worker is dead or stopped, which it may also be after its last answer, or has nothing more to do.
+    fn drive_until_changed(&mut self, worker: &Worker) -> bool {
+        let (begin, mut is_changed) = (Instant::now(), false);
+        self.drive(|_| {
+            is_changed = changed(worker).is_some();
+            is_changed
+        });
+        while !is_changed && self.ledger.chunks_taken() > 0 {
+            assert!(begin.elapsed() < PATIENCE, "{} chunks without bytes", self.ledger.chunks_taken());
+            is_changed = changed(worker).is_some();
+        }
+        is_changed
+    }
+
     fn look(&self) -> String {
         let records = (0..CONNECTIONS as u32).map(|record| {
             let (word, client) = (self.ledger.word(record).unwrap(), &self.clients[record as usize]);
@@ -325,11 +370,15 @@ impl Scene {
     }
 
     /// What the keeper does after a death: everything goes to B.
-    fn recover(&mut self) {
+    fn recover(&mut self, dead: u16) {
         self.read_all();
-        let recovery = self.ledger.recover(slot(SUPERVISOR), slot(A));
+        let recovery = self.ledger.recover(slot(SUPERVISOR), slot(dead));
         assert!(recovery.corrupt.is_empty());
         for mut moved in recovery.moved {
+            if moved.record() as usize >= CONNECTIONS {
+                moved.close().unwrap();
+                continue;
+            }
             let client = &self.clients[moved.record() as usize];
             let duty = moved.duty().unwrap();
             assert!(!duty.close);
@@ -367,13 +416,8 @@ fn changed(worker: &Worker) -> Option<rustix::process::WaitStatus> {
 fn killed(point: Option<u64>, nth: u64, seed: u64) -> [u64; 64] {
     let mut scene = Scene::new(seed);
     let worker = scene.spawn(A, point, nth, false);
-    let mut died = false;
-    scene.drive(|_| {
-        died = changed(&worker).is_some();
-        died
-    });
-    if died {
-        scene.recover();
+    if scene.drive_until_changed(&worker) {
+        scene.recover(A);
         let _b = scene.spawn(B, None, 0, false);
         scene.drive(|_| false);
         scene.check_end(1);
@@ -387,12 +431,7 @@ fn killed(point: Option<u64>, nth: u64, seed: u64) -> [u64; 64] {
 fn stopped(point: Option<u64>, nth: u64, seed: u64) -> [u64; 64] {
     let mut scene = Scene::new(seed);
     let worker = scene.spawn(A, point, nth, true);
-    let mut is_stopped = false;
-    scene.drive(|_| {
-        is_stopped = changed(&worker).is_some_and(|status| status.stopped());
-        is_stopped
-    });
-    if is_stopped {
+    if scene.drive_until_changed(&worker) {
         let idle: Vec<Ticket> = scene.ledger.idle_of(slot(A)).collect();
         for ticket in &idle {
             scene.ledger.take(slot(SUPERVISOR), *ticket).unwrap().give(slot(B)).unwrap();
@@ -423,7 +462,50 @@ fn stopped(point: Option<u64>, nth: u64, seed: u64) -> [u64; 64] {
     std::array::from_fn(|point| scene.control[HITS + point].load(SeqCst))
 }
 
-/// The points that a worker passes; the others are the mover's and have a test of their own.
+/// Kills the mover there, while A and B serve.
+fn mover_killed(point: Option<u64>, nth: u64, seed: u64) -> [u64; 64] {
+    let mut scene = Scene::new(seed);
+    let mover = scene.spawn(MOVER, point, nth, false);
+    let _a = scene.spawn(A, None, 0, false);
+    let _b = scene.spawn(B, None, 0, false);
+    let begin = Instant::now();
+    let mut died = false;
+    // Also after the last answer: connections can be moved then, too.
+    while !died {
+        assert!(begin.elapsed() < PATIENCE, "the mover does not get there");
+        scene.drive(|_| {
+            died = changed(&mover).is_some();
+            died
+        });
+        died = died || changed(&mover).is_some();
+        std::thread::sleep(Duration::from_micros(100));
+    }
+    scene.recover(MOVER);
+    scene.recover(GONE);
+    scene.drive(|_| false);
+    scene.check_end(0);
+    let free =
+        (CONNECTIONS as u32..2 * CONNECTIONS as u32).map(|record| scene.ledger.word(record).unwrap().state());
+    assert!(free.into_iter().all(|state| state == Some(State::Free)), "a record is nobody's");
+    std::array::from_fn(|point| scene.control[HITS + point].load(SeqCst))
+}
+
+/// The points that a mover passes.
+const MOVERS_POINTS: &[Point] = &[
+    Point::OpenTaken,
+    Point::OpenWritten,
+    Point::OpenGiven,
+    Point::MoveTaken,
+    Point::MoveGiven,
+    Point::RecoverTaken,
+    Point::CloseBegun,
+    Point::ChunkUnlinked,
+    Point::ChunkFreed,
+    Point::CloseEmptied,
+    Point::CloseFreed,
+];
+
+/// The points that a worker passes.
 const WORKERS_POINTS: &[Point] = &[
     Point::Claimed,
     Point::ChunkTaken,
@@ -445,7 +527,7 @@ const WORKERS_POINTS: &[Point] = &[
     Point::Released,
 ];
 
-fn everywhere(run: fn(Option<u64>, u64, u64) -> [u64; 64], name: &str) {
+fn everywhere(run: fn(Option<u64>, u64, u64) -> [u64; 64], points: &[Point], name: &str) {
     set_mutant(Mutant::ALL[number("MUTANT") as usize]);
     let full = std::env::var_os("BATON_FULL").is_some();
     let seed =
@@ -455,24 +537,36 @@ fn everywhere(run: fn(Option<u64>, u64, u64) -> [u64; 64], name: &str) {
     let mut hits = [0; 64];
     let mut add = |more: [u64; 64]| hits.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
     for _ in 0..if full { 20 } else { 1 } {
-        for point in WORKERS_POINTS {
+        for point in points {
             add(run(Some(*point as u64), 1 + random.below(3), random.below(1 << 40)));
         }
     }
     for _ in 0..if full { 2000 } else { 20 } {
         add(run(None, 1 + random.below(400), random.below(1 << 40)));
     }
-    let missed: Vec<&Point> = WORKERS_POINTS.iter().filter(|point| hits[**point as usize] == 0).collect();
+    let missed: Vec<&Point> = points.iter().filter(|point| hits[**point as usize] == 0).collect();
     assert!(missed.is_empty(), "never at {missed:?}");
     eprintln!("{name}: {} times", hits.iter().sum::<u64>());
 }
 
 #[test]
 fn killed_everywhere() {
-    everywhere(killed, "killed");
+    everywhere(killed, WORKERS_POINTS, "killed");
 }
 
 #[test]
 fn stopped_everywhere_and_moved() {
-    everywhere(stopped, "stopped");
+    everywhere(stopped, WORKERS_POINTS, "stopped");
+}
+
+#[test]
+fn a_mover_is_killed_everywhere() {
+    everywhere(mover_killed, MOVERS_POINTS, "mover killed");
+}
+
+#[test]
+fn every_point_is_somebodys() {
+    let mut all = WORKERS_POINTS.iter().chain(MOVERS_POINTS);
+    assert!(Point::ALL.iter().all(|point| all.clone().any(|one| one == point)));
+    assert!(all.all(|point| (*point as usize) < 64));
 }
