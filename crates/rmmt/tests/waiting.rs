@@ -203,7 +203,7 @@ fn select_is_fair_and_finds_whatever_comes() {
 /// Asks until it sleeps, then has something sent to it.
 async fn woken<T>(waits: impl Future<Output = T>, send: impl FnOnce()) -> T {
     let mut waits = pin!(waits);
-    poll_fn(|cx| Poll::Ready(assert!(waits.as_mut().poll(cx).is_pending()))).await;
+    assert!(poll_fn(|cx| Poll::Ready(waits.as_mut().poll(cx).is_pending())).await);
     send();
     tokio::time::timeout(WATCHDOG, waits).await.expect("it sleeps for ever")
 }
@@ -230,7 +230,7 @@ fn an_inbox_goes_from_runtime_to_runtime_and_to_threads_and_back() {
             // Begun here, ended in the next one.
             let next = &runtimes[(i + 1) % runtimes.len()];
             let mut waits = pin!(a.recv_async());
-            runtime.block_on(poll_fn(|cx| Poll::Ready(assert!(waits.as_mut().poll(cx).is_pending()))));
+            assert!(runtime.block_on(poll_fn(|cx| Poll::Ready(waits.as_mut().poll(cx).is_pending()))));
             let send = || to_a.send(numbered(&client, n)).unwrap();
             assert_eq!(next.block_on(woken(waits, send)).unwrap().block[0], n);
         }
