@@ -20,7 +20,8 @@ A first look, in three terminals:
 
 BATON_RMMT stands for --connect and --listen wherever they are not given.
 
-Exit codes: 0 ok, 1 failed (baton audit: does not balance), 2 usage, 78 cannot work with this configuration"
+Exit codes: 0 ok, 1 failed (baton audit: does not balance), 2 usage, 78 cannot work with this configuration; \
+those of baton load are in its own help"
 )]
 pub(crate) struct Cli {
     #[command(subcommand)]
@@ -97,6 +98,23 @@ and go as they are asked for: memory that holds nothing becomes blocks of anothe
   baton info
   baton info --json | jq .bytes_in_use")]
     Info(Query),
+
+    /// Load a framed JSON server, check every answer, and say how it fared.
+    #[command(after_help = "\
+A closed loop (no --rate) sends the next request when an answer has come. An open loop (--rate) means to send at fixed \
+instants, whatever the server does, and counts latency from them, so that a server that stands still is seen.
+
+Each request ends as one of: right; refused (an error frame); wrong (an answer to no request of this connection); out of \
+order; timed out; lost (its connection ended first).
+
+  baton load ip://127.0.0.1:7000 -c 64 -d 16 --for 10s
+  baton load un:///run/me.sock -c 100 -r 5000 --hot 10:90
+  baton load ip://127.0.0.1:7000 -c 400 -n 4000 --whoami
+  baton load ip://127.0.0.1:7000 --method burn --params '{\"us\": 50}' --expect 50 --json | jq .latency
+
+Exit codes: 0 every answer right, 1 no connection came about, 2 usage, 3 some request did not get its right answer, \
+4 every answer right but connections failed or were cut")]
+    Load(crate::load::LoadArgs),
 
     /// Measure: `baton bench memory` compares the pool with its rivals, in one run.
     #[command(
@@ -216,7 +234,7 @@ fn block(text: &str) -> Result<BlockId, String> {
 }
 
 /// A number with the unit ms, s (also without one) or m.
-fn time(text: &str) -> Result<Duration, String> {
+pub(crate) fn time(text: &str) -> Result<Duration, String> {
     let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
     let scale = match unit.trim() {

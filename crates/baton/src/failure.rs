@@ -72,6 +72,9 @@ pub(crate) enum Failure {
     /// The pool ended while it was watched.
     #[error("the pool has ended: {0}; start a daemon with `baton rmmt` and look again")]
     Ended(#[from] RecvError),
+    /// No load could be made.
+    #[error("{0}")]
+    Load(#[from] baton_load::LoadError),
     /// A value cannot be written as JSON.
     #[error("the answer cannot be written as JSON: {0}; ask without --json")]
     Json(#[from] serde_json::Error),
@@ -89,7 +92,9 @@ impl Failure {
     /// 2 for what the caller wrote, 1 for everything else.
     pub(crate) fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Usage(_) | Self::Connect(ConnectError::BadUri { .. }) => ExitCode::from(2),
+            Self::Usage(_)
+            | Self::Connect(ConnectError::BadUri { .. })
+            | Self::Load(baton_load::LoadError::Plan(_)) => ExitCode::from(2),
             _ => ExitCode::FAILURE,
         }
     }

@@ -4,6 +4,7 @@
 //!   args ──▶ rmmt                                   the daemon
 //!        ├─▶ ls, audit, info, top                   observers: questions to the daemon, no endpoint
 //!        ├─▶ inspect, trace                         read-only members for as long as they look
+//!        ├─▶ load                                   a client of any framed JSON server
 //!        ├─▶ bench                                  a program of its own, beside this one
 //!        └─▶ completions, man                       about this program itself
 //! ```
@@ -16,6 +17,7 @@ mod args;
 mod bench;
 mod failure;
 mod inspect;
+mod load;
 mod ls;
 mod show;
 mod top;
@@ -35,6 +37,12 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Rmmt(args) => return baton_rmmt::run(args),
         Command::Bench(bench) => return bench.run(),
+        Command::Load(args) => {
+            return load::run(args).unwrap_or_else(|failure| {
+                eprintln!("baton: {failure}");
+                failure.exit_code()
+            });
+        }
         Command::Top(args) => top::run(&args),
         Command::Ls(args) => ls::run(&args),
         Command::Inspect(args) => inspect::run(&args),
