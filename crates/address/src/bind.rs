@@ -6,8 +6,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use rustix::fs::Mode;
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use crate::Address;
@@ -15,6 +17,9 @@ use crate::Address;
 /// Connections that the kernel keeps for a server that has not accepted them yet (it lowers this to
 /// `net.core.somaxconn`). The standard library's 128 is a burst of an ordinary page load.
 const BACKLOG: i32 = 1024;
+
+/// How long to wait for another server that is just binding in the same directory: it needs microseconds.
+const LOCK_WAIT: Duration = Duration::from_secs(2);
 
 /// Why an address could not be listened at.
 #[derive(Debug, thiserror::Error)]
@@ -128,6 +133,8 @@ impl AsFd for Listener {
 
 impl Drop for SocketGuard {
     fn drop(&mut self) {
+        // Between the look and the removal nobody may put a new file there.
+        let _lock = lock_directory(&self.path);
         if identity(&self.path).is_ok_and(|found| found == (self.device, self.inode)) {
             let _ = std::fs::remove_file(&self.path);
         }
@@ -148,15 +155,56 @@ impl Address {
             Address::Tcp { host, port } => bind_tcp(host, *port),
             Address::Unix { path } => bind_unix(path),
         };
-        result.map_err(|source| match source.kind() {
+        result.map_err(|source| self.bind_error(source))
+    }
+
+    /// Binds `count` listening sockets to one address (`SO_REUSEPORT`); the kernel spreads connections over them by a
+    /// hash. Port 0 lets the kernel choose one port for all. If somebody else listens there, even with `SO_REUSEPORT`, it
+    /// is in use. A Unix socket has no such group: its one listener is what comes back.
+    ///
+    /// # Errors
+    /// [`BindError`]: in use, or what the system said.
+    pub fn bind_group(&self, count: usize) -> Result<Vec<Listener>, BindError> {
+        match self {
+            Address::Tcp { host, port } => {
+                bind_tcp_group(host, *port, count).map_err(|source| self.bind_error(source))
+            }
+            Address::Unix { .. } => Ok(vec![self.bind()?]),
+        }
+    }
+
+    fn bind_error(&self, source: io::Error) -> BindError {
+        match source.kind() {
             io::ErrorKind::AddrInUse => BindError::InUse { address: self.clone() },
             io::ErrorKind::AlreadyExists => match self {
                 Address::Unix { path } => BindError::NotASocket { path: path.clone() },
                 Address::Tcp { .. } => BindError::Io { address: self.clone(), source },
             },
             _ => BindError::Io { address: self.clone(), source },
-        })
+        }
     }
+}
+
+/// The first socket is bound without `SO_REUSEPORT`, which would let it join whoever is there already, of the same user;
+/// it gets the option afterwards, so that the others can join it.
+fn bind_tcp_group(host: &str, port: u16, count: usize) -> io::Result<Vec<Listener>> {
+    let first = bind_tcp(host, port)?;
+    rustix::net::sockopt::set_socket_reuseport(&first, true)?;
+    let Socket::Tcp(socket) = &first.socket else { return Ok(vec![first]) };
+    let address = socket.local_addr()?;
+    let local = first.local.clone();
+    let mut group = vec![first];
+    // The kernel makes the group when the second one listens, and takes the first one in.
+    while group.len() < count {
+        let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let socket = rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        rustix::net::sockopt::set_socket_reuseaddr(&socket, true)?;
+        rustix::net::sockopt::set_socket_reuseport(&socket, true)?;
+        rustix::net::bind(&socket, &address)?;
+        rustix::net::listen(&socket, BACKLOG)?;
+        group.push(Listener { socket: Socket::Tcp(socket.into()), local: local.clone(), guard: None });
+    }
+    Ok(group)
 }
 
 fn bind_tcp(host: &str, port: u16) -> io::Result<Listener> {
@@ -169,7 +217,29 @@ fn bind_tcp(host: &str, port: u16) -> io::Result<Listener> {
     Ok(Listener { socket: Socket::Tcp(socket), local, guard: None })
 }
 
+/// A lock on the directory that a socket's file lies in: two servers that find the same stale file must not both replace
+/// it, nor the second one the first one's new one. On the directory, so that no lock file is left over; it ends with the
+/// descriptor, also by a kill. Best effort: where the directory cannot be opened, or a stranger keeps it locked (anybody
+/// may lock `/tmp`), going on is better than not to start.
+fn lock_directory(path: &Path) -> Option<OwnedFd> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = rustix::fs::open(parent, flags, Mode::empty()).ok()?;
+    let end = Instant::now() + LOCK_WAIT;
+    loop {
+        match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Some(directory),
+            Err(Errno::WOULDBLOCK | Errno::INTR) if Instant::now() < end => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            Err(_) => return None,
+        }
+    }
+}
+
 fn bind_unix(path: &Path) -> io::Result<Listener> {
+    // Until it listens: a bound socket that does not listen yet looks stale to another server.
+    let _lock = lock_directory(path);
     remove_if_stale(path)?;
     let socket =
         rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
@@ -271,6 +341,55 @@ mod tests {
         for no_listener in [OwnedFd::from(connected), std::fs::File::open("/dev/null").unwrap().into()] {
             Listener::from_fd(no_listener).unwrap_err();
         }
+    }
+
+    #[test]
+    fn of_servers_that_race_for_a_stale_socket_one_wins() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, address) = unix(&dir);
+        for _ in 0..50 {
+            drop(UnixListener::bind(&path).unwrap()); // stale
+            let start = std::sync::Barrier::new(4);
+            let bind = || {
+                start.wait();
+                address.bind().ok()
+            };
+            let winners: Vec<Listener> = std::thread::scope(|scope| {
+                let threads: Vec<_> = (0..4).map(|_| scope.spawn(bind)).collect();
+                threads.into_iter().filter_map(|thread| thread.join().unwrap()).collect()
+            });
+            assert_eq!(winners.len(), 1);
+            UnixStream::connect(&path).unwrap();
+            drop(winners);
+            assert!(!path.exists());
+        }
+    }
+
+    #[test]
+    fn a_group_shares_one_port_and_nobody_else_does() {
+        let address: Address = "ip://127.0.0.1:0".parse().unwrap();
+        let group = address.bind_group(4).unwrap();
+        let local = group[0].local().clone();
+        assert!(group.iter().all(|listener| *listener.local() == local));
+        assert!(matches!(local.bind(), Err(BindError::InUse { .. })));
+        assert!(matches!(local.bind_group(2), Err(BindError::InUse { .. })));
+        // All of them get connections, the first one as well.
+        let Address::Tcp { port, .. } = local else { panic!("not TCP") };
+        let mut got = [0; 4];
+        let mut clients = Vec::new();
+        for listener in &group {
+            rustix::io::ioctl_fionbio(listener, true).unwrap();
+        }
+        for _ in 0..200 {
+            clients.push(std::net::TcpStream::connect(("127.0.0.1", port)).unwrap());
+        }
+        for (got, listener) in got.iter_mut().zip(&group) {
+            while rustix::net::accept(listener).is_ok() {
+                *got += 1;
+            }
+        }
+        assert_eq!(got.iter().sum::<i32>(), 200);
+        assert!(got.iter().all(|got| *got > 0), "{got:?}");
     }
 
     #[test]

@@ -4,20 +4,27 @@ use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use baton_address::{Address, BindError};
 use rustix::event::EventfdFlags;
 use tokio::sync::{oneshot, watch};
 
-use crate::Event;
+use crate::info::{ClusterInfo, Counts, SlotInfo, WorkerInfo};
+use crate::load::LoadPage;
 use crate::master::Master;
 use crate::process::Recipe;
+use crate::{Event, Policy, descriptors};
 
 /// Settings of a cluster; [`Cluster::builder`] makes one with the defaults.
 pub struct Builder {
     uris: Vec<String>,
     pub(crate) workers: usize,
+    pub(crate) policy: Policy,
+    pub(crate) spread_max: u32,
+    pub(crate) connections_max: u32,
+    pub(crate) per_address_max: u32,
+    pub(crate) count_loopback: bool,
     pub(crate) recipe: Recipe,
     pub(crate) unread_max: usize,
     pub(crate) pending_max: usize,
@@ -59,6 +66,42 @@ impl Builder {
     /// How many workers. Default: one per core.
     pub fn workers(mut self, workers: usize) -> Self {
         self.workers = workers;
+        self
+    }
+
+    /// How connections are spread. Default [`Policy::RoundRobin`].
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// Round robin only: by how many the numbers of given connections may differ. With more than 1, a worker that was
+    /// given a connection in the last millisecond, and is therefore awake, is given the next ones too, which saves
+    /// wake-ups; what it has got beyond its turn it waits out. Default 1: strictly in turn.
+    pub fn spread_max(mut self, connections: u32) -> Self {
+        self.spread_max = connections.max(1);
+        self
+    }
+
+    /// Connections that a worker may have open. When all workers have so many, further ones wait, first in the master
+    /// ([`Builder::pending_max`]), then in the kernel's queue. Default 16,384.
+    pub fn connections_max(mut self, connections: u32) -> Self {
+        self.connections_max = connections.max(1);
+        self
+    }
+
+    /// Connections that one address (an IPv4 address or an IPv6 /64) may have open; further ones are closed at once,
+    /// counted, and reported by [`Event::AddressRefused`]. Unix sockets have no address; loopback addresses count only
+    /// with [`Builder::count_loopback`]. Where the workers accept by themselves ([`Policy::ReusePort`],
+    /// [`Policy::Shared`]) each of them counts on its own. `u32::MAX` turns it off. Default 1,024.
+    pub fn per_address_max(mut self, connections: u32) -> Self {
+        self.per_address_max = connections.max(1);
+        self
+    }
+
+    /// Whether loopback addresses count as well. Default no: a proxy on this host speaks for all of its clients.
+    pub fn count_loopback(mut self, count: bool) -> Self {
+        self.count_loopback = count;
         self
     }
 
@@ -119,20 +162,28 @@ impl Builder {
         if self.uris.is_empty() {
             return Err(StartError::NoAddress);
         }
-        let mut listeners = Vec::new();
+        descriptors::raise_limit();
+        let mut doors = Vec::new();
         for uri in &self.uris {
-            listeners.push(uri.parse::<Address>().map_err(BindError::from)?.bind()?);
+            let address = uri.parse::<Address>().map_err(BindError::from)?;
+            // A Unix socket has no group of listeners: its one queue is shared.
+            let group = self.policy == Policy::ReusePort && matches!(address, Address::Tcp { .. });
+            doors.push(if group { address.bind_group(self.workers.max(1))? } else { vec![address.bind()?] });
         }
-        let uris = listeners.iter().map(|listener| listener.local().to_string()).collect();
+        let uris = doors.iter().flat_map(|door| door.first()).map(|door| door.local().to_string()).collect();
         let shared = Arc::new(Shared {
             wake: rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
                 .map_err(std::io::Error::from)?,
             order: Mutex::new(Order::Run),
-            workers: Mutex::new(Vec::new()),
+            slots: Mutex::new(vec![None; self.workers]),
+            counts: Counts::default(),
+            page: LoadPage::new(self.workers)?,
+            policy: self.policy,
+            since: Instant::now(),
         });
         let (started, outcome) = oneshot::channel();
         let (over, ended) = watch::channel(false);
-        let master = Master::new(self, listeners, Arc::clone(&shared))?;
+        let master = Master::new(self, doors, Arc::clone(&shared))?;
         let thread = std::thread::Builder::new().name("cluster-master".to_owned()).spawn(move || {
             master.run(started);
             over.send_replace(true);
@@ -160,7 +211,11 @@ pub(crate) enum Order {
 pub(crate) struct Shared {
     pub wake: OwnedFd,
     pub order: Mutex<Order>,
-    pub workers: Mutex<Vec<WorkerInfo>>,
+    pub slots: Mutex<Vec<Option<SlotInfo>>>,
+    pub counts: Counts,
+    pub page: LoadPage,
+    pub policy: Policy,
+    pub since: Instant,
 }
 
 impl Shared {
@@ -169,19 +224,6 @@ impl Shared {
         // Full only if it was never read: then the master is about to wake anyway.
         let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
     }
-}
-
-/// A worker that runs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WorkerInfo {
-    /// Its place, from 0.
-    pub slot: usize,
-    /// Its process.
-    pub pid: u32,
-    /// Whether it takes connections.
-    pub ready: bool,
-    /// Connections it has taken so far.
-    pub taken: u64,
 }
 
 /// A running cluster. Dropping it kills the workers at once; [`Cluster::shutdown`] lets them finish.
@@ -199,6 +241,11 @@ impl Cluster {
         Builder {
             uris: Vec::new(),
             workers: std::thread::available_parallelism().map_or(1, usize::from),
+            policy: Policy::default(),
+            spread_max: 1,
+            connections_max: 16_384,
+            per_address_max: 1024,
+            count_loopback: false,
             // Not `current_exe()`: that names a file which an upgrade may have replaced.
             recipe: Recipe { program: PathBuf::from("/proc/self/exe"), args: Vec::new() },
             unread_max: 64,
@@ -222,7 +269,12 @@ impl Cluster {
 
     /// The workers that run at this moment.
     pub fn workers(&self) -> Vec<WorkerInfo> {
-        self.shared.workers.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.shared.workers()
+    }
+
+    /// The cluster as a whole, with its workers.
+    pub fn info(&self) -> ClusterInfo {
+        self.shared.info()
     }
 
     /// Their processes.

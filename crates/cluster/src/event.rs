@@ -46,7 +46,21 @@ pub enum Event {
         /// What the system said.
         error: String,
     },
-    /// Accepting rests for a moment.
+    /// An address has as many connections open as it may ([`Builder::per_address_max`](crate::Builder::per_address_max));
+    /// further ones are closed. At most one such event a second, whatever the address.
+    AddressRefused {
+        /// The last one refused.
+        address: std::net::IpAddr,
+        /// Connections refused since the last event.
+        refused: u64,
+    },
+    /// Every worker that could take a connection has as many as it may
+    /// ([`Builder::connections_max`](crate::Builder::connections_max)). At most one such event a second.
+    AllFull {
+        /// Connections that wait in the master; further ones wait in the kernel's queue.
+        pending: usize,
+    },
+    /// Accepting rests for a moment. At most one such event a second from each listener.
     AcceptPaused {
         /// Which listener, in the order of [`Builder::listen`](crate::Builder::listen).
         listener: usize,
@@ -67,6 +81,12 @@ impl Event {
             }
             Event::WorkerStuck { slot, pid } => tracing::warn!(slot, pid, "worker stuck, ending it"),
             Event::SpawnFailed { slot, error } => tracing::error!(slot, error, "worker could not be started"),
+            Event::AddressRefused { address, refused } => {
+                tracing::warn!(%address, refused, "too many connections from one address; further ones are closed");
+            }
+            Event::AllFull { pending } => {
+                tracing::warn!(pending, "every worker has as many connections as it may; further ones wait");
+            }
             Event::AcceptPaused { listener, error } => {
                 tracing::warn!(listener, error, "cannot accept for now");
             }

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use baton_address::Stream;
 use tokio::sync::watch;
 
-/// Number of a connection, counted by the master from 0: unique within one cluster's life.
+/// Number of a connection, unique within one cluster's life: counted by the master from 0; where the workers accept by
+/// themselves, the upper 32 bits are the worker's process id and the lower ones count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnectionId(pub u64);
 
@@ -30,6 +31,8 @@ pub struct Connection {
     pub peer: Peer,
     /// Which listener it came in by, in the order of [`Builder::listen`](crate::Builder::listen).
     pub listener: usize,
+    /// Where requests are counted, if the protocol has any; see [`Load`](crate::Load).
+    pub load: crate::Load,
     /// Tells when to finish.
     pub draining: Draining,
 }

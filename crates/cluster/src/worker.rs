@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   attach ─▶ own set-up ─▶ serve: ready ─▶ taking ──channel ends──▶ draining ──last connection ended──▶ returns
-//!                                            └ receive, say "taken", spawn
+//!                                            ├ receive up to 16, say "taken", spawn
+//!                                            └ or: accept, spawn (policies without passing)
 //! ```
 //! The channel to the master is the process' standard input: the one descriptor that a new process can be given without
 //! agreeing on a number, and that safe code can take over. It is moved away at once and replaced by `/dev/null`, so that
@@ -12,22 +13,28 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use baton_address::Stream;
-use baton_fdpass::Received;
+use baton_fdpass::{MAX_FDS, Received};
 use rustix::process::Signal;
 use tokio::io::Interest;
 use tokio::net::UnixDatagram;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 
-use crate::message::{Give, MAX_LEN, Word};
-use crate::{Connection, Draining, Service};
+use crate::acceptor::{Accepted, Acceptor};
+use crate::host::Host;
+use crate::load::{BEAT, Load, Pulse};
+use crate::message::{BATCH, Give, Hello, MAX_LEN, Word};
+use crate::{Draining, Service, descriptors};
 
 /// This process as a worker of a cluster.
 #[derive(Debug)]
 pub struct Worker {
     channel: OwnedFd,
     drain: watch::Sender<bool>,
+    hello: Hello,
+    load: Load,
+    listeners: Vec<OwnedFd>,
 }
 
 /// Why this process cannot be a worker.
@@ -72,7 +79,23 @@ impl Worker {
             return Err(AttachError::Orphan);
         }
         rustix::io::ioctl_fionbio(&channel, true).map_err(io::Error::from)?;
-        Ok(Worker { channel, drain: watch::Sender::new(false) })
+        descriptors::raise_limit();
+        // It was put into the channel before this process was started.
+        let mut bytes = [0; MAX_LEN];
+        let received = baton_fdpass::recv(&channel, &mut bytes, MAX_FDS).map_err(io::Error::from)?;
+        let hello = Hello::parse(&bytes[..received.len]).ok_or(AttachError::NotAWorker)?;
+        let mut fds = received.fds.into_iter();
+        let page = fds.next().filter(|_| fds.len() == usize::from(hello.listeners));
+        let page =
+            page.ok_or_else(|| io::Error::other("this process has too few descriptors to start with"))?;
+        let slot = usize::try_from(hello.slot).unwrap_or(usize::MAX);
+        let load = Load::attach(page, slot, usize::try_from(hello.workers).unwrap_or(usize::MAX))?;
+        Ok(Worker { channel, drain: watch::Sender::new(false), hello, load, listeners: fds.collect() })
+    }
+
+    /// Where this worker publishes what it has to do, for services that count requests before they have a connection.
+    pub fn load(&self) -> Load {
+        self.load.clone()
     }
 
     /// Becomes ready when the cluster shuts down, for background tasks of this process.
@@ -85,43 +108,56 @@ impl Worker {
     ///
     /// # Errors
     /// [`WorkerError`] if the channel breaks.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with I/O and time.
     pub async fn serve(self, service: impl Service) -> Result<(), WorkerError> {
-        let Worker { channel, drain } = self;
+        let Worker { channel, drain, hello, load, listeners } = self;
         // Only its readiness is used, and that is the same for every kind of Unix socket.
         let channel = UnixDatagram::from_std(channel.into())?;
-        let service = Arc::new(service);
+        let mut acceptor = Acceptor::new(listeners, &hello)?;
+        let host = Arc::new(Host::new(service, load.clone(), Draining(drain.subscribe())));
         let mut connections = JoinSet::new();
-        let mut open = say(&channel, Word::Ready).await?;
+        let mut pulse = Pulse::new(load);
+        let mut beat = tokio::time::interval(BEAT);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let connections_max = usize::try_from(hello.connections_max).unwrap_or(usize::MAX);
+        let mut open = say(&channel, &Word::Ready).await?;
         while open {
+            let has_room = connections.len() < connections_max;
             tokio::select! {
-                Some(ended) = connections.join_next() => report(ended),
+                Some(ended) = connections.join_next() => {
+                    report(ended);
+                    while let Some(ended) = connections.try_join_next() {
+                        report(ended);
+                    }
+                    for word in host.news() {
+                        open = open && say(&channel, &word).await?;
+                    }
+                }
+                _ = beat.tick() => pulse.beat(),
                 received = receive(&channel) => match received? {
                     Incoming::End => break,
                     Incoming::Nothing => {}
-                    Incoming::Lost(give) => open = say(&channel, Word::Refused(give.id)).await?,
-                    Incoming::Connection(give, stream) => {
-                        // Said before the first byte is read: until then the master may give it to another.
-                        open = say(&channel, Word::Taken(give.id)).await?;
-                        let stream = match stream {
-                            Ok(stream) => stream,
-                            Err(error) => {
-                                tracing::warn!(%error, "a connection is of no use and closed");
-                                continue;
-                            }
-                        };
-                        let service = Arc::clone(&service);
-                        let connection = Connection {
-                            id: give.id,
-                            stream,
-                            peer: give.peer,
-                            listener: usize::from(give.listener),
-                            draining: Draining(drain.subscribe()),
-                        };
-                        connections.spawn(async move { service.serve(connection).await });
+                    Incoming::Connections { taken, lost } => {
+                        // Said before the first byte is read: until then the master may give them to another.
+                        let ids = taken.iter().map(|(give, _)| give.id).collect();
+                        open = say(&channel, &Word::Taken(ids)).await?;
+                        for (give, socket) in taken {
+                            host.take(&mut connections, &give, socket, None);
+                        }
+                        open = open && say(&channel, &Word::Refused(lost)).await?;
+                    }
+                },
+                accepted = acceptor.accept(), if has_room => match accepted {
+                    Accepted::Nothing => {}
+                    Accepted::Connection(give, socket, place) => {
+                        host.take(&mut connections, &give, socket, place);
                     }
                 },
             }
         }
+        drop(acceptor);
         drain.send_replace(true);
         while let Some(ended) = connections.join_next().await {
             report(ended);
@@ -140,18 +176,21 @@ enum Incoming {
     End,
     /// A packet that is no connection: the master's of another version; there is nothing to answer.
     Nothing,
-    /// The connection's descriptor did not arrive: this process has no room for it, another one may.
-    Lost(Give),
-    /// The stream is an error if the socket is of no use, to this process or to any other.
-    Connection(Give, io::Result<Stream>),
+    Connections {
+        taken: Vec<(Give, OwnedFd)>,
+        /// Their descriptors did not arrive: this process has no room for them, another one may.
+        lost: Vec<crate::ConnectionId>,
+    },
 }
 
 async fn receive(channel: &UnixDatagram) -> io::Result<Incoming> {
     let mut bytes = [0; MAX_LEN];
     let received = channel
-        .async_io(Interest::READABLE, || baton_fdpass::recv(channel, &mut bytes, 1).map_err(io::Error::from))
+        .async_io(Interest::READABLE, || {
+            baton_fdpass::recv(channel, &mut bytes, BATCH).map_err(io::Error::from)
+        })
         .await;
-    let Received { len, mut fds, bytes_cut, .. } = match received {
+    let Received { len, fds, bytes_cut, .. } = match received {
         Ok(received) => received,
         Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(Incoming::End),
         Err(error) => return Err(error),
@@ -159,25 +198,28 @@ async fn receive(channel: &UnixDatagram) -> io::Result<Incoming> {
     if len == 0 {
         return Ok(Incoming::End);
     }
-    let Some(give) = Give::parse(&bytes[..len]).filter(|_| !bytes_cut) else {
+    let Some(gives) = Give::parse_all(&bytes[..len]).filter(|_| !bytes_cut) else {
         tracing::warn!(len, "a message of the master was not understood");
         return Ok(Incoming::Nothing);
     };
-    let Some(socket) = fds.pop() else { return Ok(Incoming::Lost(give)) };
-    Ok(Incoming::Connection(give, Stream::from_fd(socket)))
+    // The kernel delivers as many as there is room for, the first ones first.
+    let lost = gives.iter().skip(fds.len()).map(|give| give.id).collect();
+    Ok(Incoming::Connections { taken: gives.into_iter().zip(fds).collect(), lost })
 }
 
 /// True while the master is there.
-async fn say(channel: &UnixDatagram, word: Word) -> io::Result<bool> {
-    let bytes = word.encode();
-    let sent = channel
-        .async_io(Interest::WRITABLE, || baton_fdpass::send(channel, &bytes, &[]).map_err(io::Error::from))
-        .await;
-    match sent {
-        Ok(_) => Ok(true),
-        Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
-            Ok(false)
+async fn say(channel: &UnixDatagram, word: &Word) -> io::Result<bool> {
+    for bytes in word.encode() {
+        let send = || baton_fdpass::send(channel, &bytes, &[]).map_err(io::Error::from);
+        match channel.async_io(Interest::WRITABLE, send).await {
+            Ok(_) => {}
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) =>
+            {
+                return Ok(false);
+            }
+            Err(error) => return Err(error),
         }
-        Err(error) => Err(error),
     }
+    Ok(true)
 }

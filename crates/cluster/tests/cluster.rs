@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use baton_cluster::{Cluster, Event, StartError, Worker};
-use common::{connect, echo, is_alive, is_closed, round_trip, signal, until};
+use common::{connect, echo, is_alive, is_closed, round_trip, signal, stop, until};
 use rustix::process::Signal;
 
 #[tokio::test]
@@ -83,7 +83,7 @@ async fn connections_unread_by_a_dead_worker_are_passed_on() {
     let (builder, events) = echo(2);
     let cluster = builder.unread_max(8).start().await.unwrap();
     let stopped = cluster.worker_pids()[0];
-    signal(stopped, Signal::STOP);
+    stop(stopped);
     // It cannot read any more; half of the connections lie in its channel, until that is full.
     let mut clients = Vec::new();
     for _ in 0..40 {
@@ -102,7 +102,7 @@ async fn a_stopped_worker_holds_up_nobody_and_is_ended() {
     let (builder, events) = echo(2);
     let cluster = builder.stuck_after(Duration::from_millis(500)).start().await.unwrap();
     let stopped = cluster.worker_pids()[1];
-    signal(stopped, Signal::STOP);
+    stop(stopped);
     let mut clients = Vec::new();
     for _ in 0..10 {
         clients.push(connect(cluster.local_uri()).await);

@@ -59,6 +59,15 @@ pub async fn connect(uri: &str) -> Stream {
     uri.parse::<Address>().unwrap().connect().await.unwrap()
 }
 
+/// Stops a process and waits until it has stopped: the signal alone may leave it time for one more connection.
+pub fn stop(pid: u32) {
+    signal(pid, rustix::process::Signal::STOP);
+    baton_testkit::until("the process to stop", || {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        stat.rsplit_once(") ")?.1.starts_with('T').then_some(())
+    });
+}
+
 /// Sends bytes and waits until they are back.
 pub async fn round_trip(stream: &mut Stream) -> std::io::Result<()> {
     let exchange = async {
