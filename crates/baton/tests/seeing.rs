@@ -13,6 +13,9 @@ use baton_client::{Block, Client, ConnectOptions, Inbox};
 use common::{Daemon, WATCHDOG, baton, command, said, text, until, uri_in};
 use serde_json::Value;
 
+/// Bytes: too large a part of the pool for anybody to keep such a block as a spare one.
+const LARGE: usize = 150_000;
+
 /// A daemon, somebody who sends and somebody who receives.
 struct Stage {
     _daemon: Daemon,
@@ -121,7 +124,7 @@ fn lanes(line: &Value) -> Vec<(u64, bool)> {
 fn ls_tells_which_blocks_a_member_holds_and_which_wait_for_it() {
     let mut stage = stage();
     assert_eq!(stage.said(&["ls", "--held-by", "judge"]), "no blocks\n");
-    let (mut kept, mut sent) = (stage.sender.alloc(100_000).unwrap(), stage.sender.alloc(200_000).unwrap());
+    let (mut kept, mut sent) = (stage.sender.alloc(LARGE).unwrap(), stage.sender.alloc(200_000).unwrap());
     (kept[0], sent[0]) = (1, 2);
     let (kept, sent) = (kept.freeze(), sent.freeze());
     let (kept_id, sent_id) = (u64::from(kept.id().get()), u64::from(sent.id().get()));
@@ -209,7 +212,7 @@ fn inspect_writes_the_frame_as_a_picture_and_leaves_no_trace() {
 #[test]
 fn inspect_says_that_a_block_is_no_picture() {
     let stage = stage();
-    let mut block = stage.sender.alloc(100_000).unwrap();
+    let mut block = stage.sender.alloc(LARGE).unwrap();
     block.fill(b'x');
     let number = block.id().get().to_string();
     // Not frozen, in nobody else's hands: it can be looked at, and stays writable.
@@ -229,7 +232,7 @@ fn inspect_says_that_a_block_is_no_picture() {
 #[test]
 fn trace_follows_a_block_from_hand_to_hand() {
     let mut stage = stage();
-    let block = stage.sender.alloc(100_000).unwrap();
+    let block = stage.sender.alloc(LARGE).unwrap();
     let number = block.id().get();
     let trace = Running::start(&["trace", &number.to_string(), "-n", "4", "--json", "--connect", &stage.uri]);
     let first = trace.json();
@@ -251,7 +254,7 @@ fn trace_follows_what_arrives_in_an_inbox() {
     let mut stage = stage();
     let trace = Running::start(&["trace", "--inbox", "judge.frames", "-n", "6", "--connect", &stage.uri]);
     for _ in 0..2 {
-        let block = stage.sender.alloc(100_000).unwrap();
+        let block = stage.sender.alloc(LARGE).unwrap();
         let number = format!("block {} ", block.id());
         stage.sender.sender("judge.frames").unwrap().send(block.freeze()).unwrap();
         let line = trace.line();
@@ -273,7 +276,7 @@ fn trace_follows_what_arrives_in_an_inbox() {
 #[test]
 fn a_trace_ends_with_the_pool() {
     let mut stage = stage();
-    let block = stage.sender.alloc(100_000).unwrap();
+    let block = stage.sender.alloc(LARGE).unwrap();
     let mut trace = Running::start(&["trace", &block.id().get().to_string(), "--connect", &stage.uri]);
     trace.line();
     assert_eq!(stage._daemon.stop(), Some(0));
@@ -283,7 +286,7 @@ fn a_trace_ends_with_the_pool() {
 #[test]
 fn top_knows_how_long_a_block_is_held_and_that_the_daemon_was_restarted() {
     let stage = stage();
-    let block = stage.sender.alloc(100_000).unwrap();
+    let block = stage.sender.alloc(LARGE).unwrap();
     let top = Running::start(&["top", "-i", "50ms", "--json", "--connect", &stage.uri]);
     let oldest = |sample: &Value| sample["members"][0]["oldest_ms"].as_u64();
     assert_eq!(oldest(&top.json()), Some(0));
@@ -304,17 +307,13 @@ fn top_knows_how_long_a_block_is_held_and_that_the_daemon_was_restarted() {
     assert!(told.0.contains("restarted and has adopted the pool"), "{told:?}");
     assert!(told.1.is_some_and(|age| age > later), "the age goes on: {told:?}");
     drop(block);
-    loop {
-        if oldest(&top.json()).is_none() {
-            return;
-        }
-    }
+    until("nothing to be held", || oldest(&top.json()).is_none().then_some(()));
 }
 
 #[test]
 fn top_in_batch_mode_is_plain_text() {
     let stage = stage();
-    let _block = stage.sender.alloc(100_000).unwrap();
+    let _block = stage.sender.alloc(LARGE).unwrap();
     let out = stage.said(&["top", "--batch", "-n", "2", "-i", "50ms"]);
     assert!(!out.contains('\x1b'), "no control sequences: {out:?}");
     assert_eq!(out.matches("2 members, adopted 0 times, 0 deaths\n").count(), 2, "{out}");
@@ -334,7 +333,7 @@ fn top_counts_what_flows() {
     assert_eq!((&first["interval_ms"], &first["members"][0]["out_per_s"]), (&Value::Null, &Value::Null));
     // Until the second sample is taken, messages flow.
     let second = loop {
-        way.send(stage.sender.alloc(100_000).unwrap().freeze()).unwrap();
+        way.send(stage.sender.alloc(LARGE).unwrap().freeze()).unwrap();
         drop(stage.receiver.recv(Some(WATCHDOG)).unwrap().unwrap());
         match top.lines.recv_timeout(Duration::from_millis(1)) {
             Ok(line) => break serde_json::from_str::<Value>(&line).unwrap(),
